@@ -1,0 +1,31 @@
+# Everything here works on a fresh Linux machine with Python 3.11 or 3.12.
+PYTHON ?= python3
+
+help:           ## explain these targets
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 8
+
+run: setup      ## run the whole series; ends in predictions on pictures
+	.venv/bin/python -m helpers.run_series
+
+test: setup     ## run every notebook against its stored outputs, and the tests
+	.venv/bin/pytest --nbval notebooks tests
+
+lab: setup      ## open the notebooks in JupyterLab
+	.venv/bin/jupyter lab notebooks
+
+clean:          ## remove what was installed and what the notebooks wrote
+	rm -rf .venv .venv-triton artifacts
+	rm -f model_repository/*/[0-9]*/model.*
+
+setup: .venv/ready
+	@.venv/bin/python -c "from helpers import triton_server; triton_server.install()"
+
+.venv/ready: requirements.txt pyproject.toml
+	$(PYTHON) -c "import sys; v = sys.version.split()[0]; (3, 11) <= sys.version_info < (3, 13) or sys.exit(f'found Python {v}: Python 3.11 or 3.12 is needed; try: make PYTHON=python3.12 ...')"
+	@echo 'Installing into .venv: 6 GB, some minutes the first time'
+	$(PYTHON) -m venv --clear .venv
+	.venv/bin/pip install --quiet --requirement requirements.txt
+	.venv/bin/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch .venv/ready
+
+.PHONY: help run test lab clean setup

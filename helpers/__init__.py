@@ -1,0 +1,1 @@
+"""The plumbing of the notebooks. The lessons themselves are in the cells."""

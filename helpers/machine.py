@@ -1,0 +1,201 @@
+"""What this machine has, and what that lets the reader do."""
+
+import ctypes
+import importlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+import pandas as pd
+import psutil
+
+from helpers import classifiers, paths, triton_server
+
+
+def gpu_count():
+    """How many GPUs the NVIDIA driver shows; 0 without a driver.
+
+    Needs neither torch nor TensorRT, and is safe on a machine without a driver.
+    """
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)):
+        return 0
+    return count.value
+
+
+def import_tensorrt():
+    """Import TensorRT where there is a GPU to use it, TensorRT-RTX otherwise.
+
+    Without a driver ``tensorrt`` must not build or run anything (it would end the
+    process), while ``tensorrt_rtx`` can build.
+
+    Returns:
+        The module; both have the same API for what this series does.
+
+    Raises:
+        ImportError: neither is installed; the message says why.
+    """
+    names = ("tensorrt", "tensorrt_rtx") if gpu_count() else ("tensorrt_rtx",)
+    reasons = []
+    for name in names:
+        try:
+            return importlib.import_module(name)
+        except (ImportError, OSError) as error:
+            reasons.append(f"{name}: {error}")
+    raise ImportError("; ".join(reasons))
+
+
+def _run(*command):
+    """Output of a command, or None where it is missing, fails or hangs."""
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() if result.returncode == 0 else None
+
+
+def _version(package):
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor():
+    cores = len(os.sched_getaffinity(0))
+    memory = psutil.virtual_memory().total / 1e9
+    return f"{platform.machine()}, {cores} cores, {memory:.0f} GB of memory"
+
+
+def _gpu():
+    query = "--query-gpu=name,driver_version,compute_cap"
+    return gpu_count() and _run("nvidia-smi", query, "--format=csv,noheader")
+
+
+def _onnx():
+    from onnx.defs import onnx_opset_version
+
+    return f"{_version('onnx')}, opsets up to {onnx_opset_version()}"
+
+
+def _onnxruntime():
+    import onnxruntime
+
+    names = [x.removesuffix("ExecutionProvider") for x in ort_providers(onnxruntime)]
+    return f"{onnxruntime.__version__}, providers {', '.join(names)}"
+
+
+def ort_providers(onnxruntime):
+    """Execution providers of this ONNX Runtime that run on this machine itself."""
+    remote = "AzureExecutionProvider"
+    return [x for x in onnxruntime.get_available_providers() if x != remote]
+
+
+def _tensorrt():
+    try:
+        tensorrt = import_tensorrt()
+    except ImportError:
+        return None
+    rtx = tensorrt.__name__ == "tensorrt_rtx"
+    return f"TensorRT{'-RTX' if rtx else ''} {tensorrt.__version__}"
+
+
+def _docker():
+    return shutil.which("docker") and _run(
+        "docker", "version", "--format", "{{.Server.Version}}"
+    )
+
+
+def _embedded_triton():
+    found = list(
+        paths.TRITON_ENVIRONMENT.glob("lib/*/site-packages/nvidia_pytriton-*.dist-info")
+    )
+    return f"{triton_server.EMBEDDED_VERSION}, from {found[0].stem}" if found else None
+
+
+def _resnet50_weights():
+    file = classifiers.resnet50_checkpoint()
+    return file and file.name
+
+
+# what, how to find it, what it lets the reader do, what to do where it is missing
+_ROWS = [
+    ("processor", _processor, "run every notebook", ""),
+    (
+        "NVIDIA GPU and driver",
+        _gpu,
+        "run TensorRT engines",
+        "nothing: recordings stand in",
+    ),
+    ("Python", platform.python_version, "run the notebooks (3.11 or 3.12)", ""),
+    ("PyTorch", lambda: _version("torch"), "define and export the network (01)", ""),
+    ("ONNX", _onnx, "write and check the exported file (01, 02)", ""),
+    ("ONNX Runtime", _onnxruntime, "run it without PyTorch (02)", ""),
+    (
+        "TensorRT",
+        _tensorrt,
+        "build engines (03)",
+        "pip install -r requirements-gpu.txt on a machine with a GPU",
+    ),
+    (
+        "embedded Triton",
+        _embedded_triton,
+        "serve models without Docker (05 to 07)",
+        "the last cell of notebook 00 installs it",
+    ),
+    (
+        "Docker",
+        _docker,
+        "serve them with NVIDIA's container (06)",
+        "nothing: the embedded Triton stands in",
+    ),
+    (
+        "ResNet-50 weights",
+        _resnet50_weights,
+        "ask ResNet-50 about pictures",
+        "notebook 01 downloads them, or another classifier answers",
+    ),
+]
+
+
+def report():
+    """One row for each thing the series can use.
+
+    Returns:
+        A DataFrame with the columns "found" (— where it is missing), "lets you" and
+        "if it is missing".
+    """
+    rows = {
+        what: [find() or "—", use, cure] for what, find, use, cure in _ROWS
+    }
+    columns = ["found", "lets you", "if it is missing"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+
+
+def check():
+    """Stop here, with the reason, on a machine that cannot run the series.
+
+    Raises:
+        RuntimeError: it is not Linux on x86-64 with glibc 2.35 or newer (Debian 12,
+            Ubuntu 22.04), or Python is neither 3.11 nor 3.12.
+    """
+    libc, libc_version = platform.libc_ver()
+    found = f"{platform.system()} on {platform.machine()} with {libc} {libc_version}"
+    if (platform.system(), platform.machine(), libc) != ("Linux", "x86_64", "glibc") or (
+        tuple(map(int, libc_version.split("."))) < (2, 35)
+    ):
+        raise RuntimeError(
+            f"found {found}; the series needs Linux on x86-64 with glibc 2.35 or newer "
+            "(Debian 12, Ubuntu 22.04, or WSL2 with one of them)"
+        )
+    if sys.version_info[:2] not in ((3, 11), (3, 12)):
+        raise RuntimeError(
+            f"found Python {platform.python_version()}; the series needs 3.11 or 3.12"
+        )

@@ -1,0 +1,50 @@
+"""Where everything is."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = ROOT / "notebooks"
+MODEL_REPOSITORY = ROOT / "model_repository"
+ARTIFACTS = ROOT / "artifacts"
+LOGS = ARTIFACTS / "logs"
+TRITON_ENVIRONMENT = ROOT / ".venv-triton"
+
+# What one notebook leaves for the next.
+MADE_BY = {
+    "resnet50.onnx": "01_export_to_onnx",
+    "classifier.onnx": "01_export_to_onnx",
+    "classifier.json": "01_export_to_onnx",
+    "reference.npz": "01_export_to_onnx",
+    "parity.csv": "02_validate_onnx",
+    "classifier_fp16.onnx": "02_validate_onnx",
+    "predictions.csv": "07_classify_from_a_client",
+}
+
+
+def artifact(name):
+    """Path of what an earlier notebook left in ``artifacts/``.
+
+    Raises:
+        FileNotFoundError: it is not there; the message names the notebook to run.
+    """
+    path = ARTIFACTS / name
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} is missing: run notebooks/{MADE_BY[name]}.ipynb, which makes it"
+        )
+    return path
+
+
+def served_model(name, version=1):
+    """Path of ``model_repository/NAME/VERSION/model.onnx``, which is generated.
+
+    Raises:
+        FileNotFoundError: it is not there; the message names the notebook to run.
+    """
+    path = MODEL_REPOSITORY / name / str(version) / "model.onnx"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} is missing: run notebooks/05_write_triton_config.ipynb, "
+            "which fills the model repository"
+        )
+    return path

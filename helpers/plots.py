@@ -1,0 +1,149 @@
+"""Every figure of the series, in one style that also reads without colour.
+
+Functions draw and return a Figure; a notebook shows it with ``plt.show()``.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+from cycler import cycler
+
+# Okabe and Ito's palette, told apart with every common colour blindness
+# https://jfly.uni-koeln.de/color/
+BLUE, ORANGE, GREEN, PURPLE, GREY = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#CC79A7",
+    "#999999",
+)
+HATCHES = ["", "//", "..", "xx"]
+
+plt.rcParams.update(
+    {
+        "axes.prop_cycle": cycler(color=[BLUE, ORANGE, GREEN, PURPLE])
+        + cycler(marker=["o", "s", "^", "D"]),
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlesize": "medium",
+        "figure.dpi": 100,
+        "figure.constrained_layout.use": True,
+        "figure.facecolor": "white",  # legible on JupyterLab's dark theme as well
+        "font.size": 10,
+        "legend.frameon": False,
+    }
+)
+
+
+def bars(values, unit, title=None):
+    """Horizontal bars with their values, such as operator counts or sizes.
+
+    Args:
+        values: a dict of label and number, drawn from top to bottom.
+        unit: what the numbers count, for the axis.
+        title: of the figure.
+    """
+    figure, axes = plt.subplots(figsize=(7, 0.5 + 0.32 * len(values)))
+    drawn = axes.barh(list(values), list(values.values()), color=BLUE)
+    axes.bar_label(drawn, fmt="{:,.4g}", padding=3)
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set(xlabel=unit, title=title)
+    return figure
+
+
+def grouped_bars(table, unit, title=None):
+    """Bars side by side: a group for each row, a colour and hatch for each column.
+
+    Args:
+        table: a DataFrame of numbers.
+        unit: of the numbers.
+        title: of the figure.
+    """
+    figure, axes = plt.subplots(figsize=(7, 3.2))
+    width = 0.8 / len(table.columns)
+    places = np.arange(len(table))
+    for i, column in enumerate(table.columns):
+        offset = (i - (len(table.columns) - 1) / 2) * width
+        drawn = axes.bar(
+            places + offset,
+            table[column],
+            width,
+            label=column,
+            hatch=HATCHES[i % len(HATCHES)],
+            edgecolor="white",
+        )
+        axes.bar_label(drawn, fmt="{:.3g}", padding=2, fontsize=8)
+    axes.set_xticks(places, table.index)
+    axes.set(ylabel=unit, title=title)
+    axes.legend()
+    return figure
+
+
+def error_histogram(errors, title=None):
+    """Distribution of absolute errors on a logarithmic axis.
+
+    Args:
+        errors: a dict of name and array of absolute errors, in logits.
+        title: of the figure.
+    """
+    figure, axes = plt.subplots(figsize=(7, 3.2))
+    smallest = min(e[e > 0].min() for e in errors.values())
+    edges = np.geomspace(smallest, max(e.max() for e in errors.values()) * 1.01, 60)
+    for (name, values), style in zip(errors.items(), ["-", "--", ":", "-."]):
+        axes.hist(
+            np.clip(values.ravel(), smallest, None),
+            edges,
+            histtype="step",
+            linewidth=2,
+            linestyle=style,
+            label=name,
+        )
+    axes.set_xscale("log")
+    axes.set(xlabel="absolute error (logits)", ylabel="number of logits", title=title)
+    axes.legend()
+    return figure
+
+
+def predictions(images, probabilities, labels, names=None, columns=4):
+    """Pictures with the bars of their five most likely classes below them.
+
+    Args:
+        images: (height, width, 3) uint8 arrays.
+        probabilities: (images, classes) array.
+        labels: the class names.
+        names: a title for each picture.
+        columns: pictures in a row.
+    """
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(
+        2 * rows,
+        columns,
+        figsize=(3.1 * columns, 3.7 * rows),
+        height_ratios=[2.2, 1.5] * rows,
+        squeeze=False,
+    )
+    for axis in axes.flat:
+        axis.axis("off")
+    for i, (image, p) in enumerate(zip(images, probabilities)):
+        row, column = divmod(i, columns)
+        picture, bar = axes[2 * row, column], axes[2 * row + 1, column]
+        picture.imshow(image)
+        picture.set_title(names[i] if names else None)
+        best = np.argsort(p)[::-1][:5]
+        bar.axis("on")
+        bar.barh(range(5), p[best], color=[BLUE] + [GREY] * 4)
+        bar.invert_yaxis()
+        bar.set(xlim=(0, 1), yticks=[], xlabel="probability")
+        bar.spines["left"].set_visible(False)
+        for place, k in enumerate(best):
+            text = f"{labels[k].split(',')[0]}  {p[k]:.2f}"
+            inside = p[k] > 0.55
+            bar.text(
+                0.02 if inside else p[k] + 0.02,
+                place,
+                text,
+                va="center",
+                fontsize=9,
+                color="white" if inside else "black",
+            )
+    return figure

@@ -1,0 +1,206 @@
+"""Triton's ``onnxruntime`` backend in Python, for a server without the C++ one.
+
+Triton takes this file for any model whose config says ``backend: "onnxruntime"``. It
+fills in an incomplete config, refuses a wrong one and runs the model as the C++ backend
+of release 24.10 does, in the same words where a reader meets them.
+https://github.com/triton-inference-server/onnxruntime_backend
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import triton_python_backend_utils as pb_utils
+
+DEFAULT_MAX_BATCH_SIZE = 4  # the server's own default for a model that can batch
+TRITON_TYPE = {
+    "tensor(bool)": "BOOL",
+    "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64",
+    "tensor(int8)": "INT8",
+    "tensor(int16)": "INT16",
+    "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64",
+    "tensor(float16)": "FP16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+}
+
+
+def shape(tensor):
+    """Dimensions of an ONNX Runtime tensor as Triton writes them: -1 for a free one."""
+    return [x if isinstance(x, int) else -1 for x in tensor.shape]
+
+
+def text(dims):
+    return "[" + ",".join(map(str, dims)) + "]"
+
+
+def open_session(path, parameters):
+    """Open an ONNX file with the threads that the config asks for."""
+    options = ort.SessionOptions()
+    for key, attribute in (
+        ("intra_op_thread_count", "intra_op_num_threads"),
+        ("inter_op_thread_count", "inter_op_num_threads"),
+    ):
+        if key in parameters:
+            setattr(options, attribute, int(parameters[key]["string_value"]))
+    if not Path(path).exists():
+        raise pb_utils.TritonModelException(f"failed to stat file {path}")
+    try:
+        return ort.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # ONNX Runtime raises many kinds, all told in words
+        raise pb_utils.TritonModelException(f"onnx runtime error: {error}") from None
+
+
+def check(config, session):
+    """Refuse a config that the model cannot serve."""
+    name, batches = config["name"], config["max_batch_size"] > 0
+    for kind, tensors in (
+        ("input", session.get_inputs()),
+        ("output", session.get_outputs()),
+    ):
+        known = {tensor.name: tensor for tensor in tensors}
+        if kind == "input" and len(config[kind]) != len(known):
+            raise pb_utils.TritonModelException(
+                f"unable to load model '{name}', configuration expects "
+                f"{len(config[kind])} {kind}s, model provides {len(known)}"
+            )
+        for entry in config[kind]:
+            if entry["name"] not in known:
+                raise pb_utils.TritonModelException(
+                    f"unexpected inference {kind} '{entry['name']}', "
+                    f"allowed {kind}s are: {', '.join(sorted(known))}"
+                )
+            check_tensor(name, batches, kind, entry, known[entry["name"]])
+
+
+def check_tensor(name, batches, kind, entry, tensor):
+    """Compare one entry of the config with the model's tensor of that name."""
+    provided = TRITON_TYPE[tensor.type]
+    if entry["data_type"] != f"TYPE_{provided}":
+        raise pb_utils.TritonModelException(
+            f"unable to load model '{name}', configuration expects datatype "
+            f"{entry['data_type']} for {kind} '{entry['name']}', "
+            f"model provides TYPE_{provided}"
+        )
+    where = f"model '{name}', tensor '{entry['name']}': "
+    model = shape(tensor)
+    if batches and model[:1] != [-1]:
+        raise pb_utils.TritonModelException(
+            f"{where}for the model to support batching the shape should have at least "
+            "1 dimension and the first dimension must be -1; but shape expected by the "
+            f"model is {text(model)}"
+        )
+    dims = entry.get("reshape", {}).get("shape") or entry["dims"]
+    full = [-1] * batches + [int(x) for x in dims]
+    if len(full) != len(model) or any(
+        a != b and -1 not in (a, b) for a, b in zip(full, model)
+    ):
+        because = (
+            "an initial batch dimension because max_batch_size > 0 followed by the "
+            f"explicit tensor shape, making complete shape {text(full)}"
+            if batches
+            else f"shape {text(full)}"
+        )
+        raise pb_utils.TritonModelException(
+            f"{where}the model expects {len(model)} dimensions (shape {text(model)}) "
+            f"but the model configuration specifies {len(full)} dimensions ({because})"
+        )
+
+
+class TritonPythonModel:
+    """One model instance: one ONNX Runtime session."""
+
+    @staticmethod
+    def auto_complete_config(auto_complete_model_config):
+        """Fill in what the config leaves out, from the model file."""
+        config = auto_complete_model_config.as_dict()
+        if config["input"] and config["output"]:
+            return auto_complete_model_config
+        # The stub's command line is the one place that says where the model is.
+        path = Path("/proc/self/cmdline").read_text().split("\0")[1]
+        session = open_session(path, {})
+        inputs, outputs = session.get_inputs(), session.get_outputs()
+        can_batch = all(shape(tensor)[:1] == [-1] for tensor in (*inputs, *outputs))
+        max_batch_size = config["max_batch_size"]
+        if can_batch and not max_batch_size:
+            max_batch_size = DEFAULT_MAX_BATCH_SIZE
+            auto_complete_model_config.set_max_batch_size(max_batch_size)
+            auto_complete_model_config.set_dynamic_batching()
+        for kind, tensors, add in (
+            ("input", inputs, auto_complete_model_config.add_input),
+            ("output", outputs, auto_complete_model_config.add_output),
+        ):
+            for tensor in tensors if not config[kind] else ():
+                add(
+                    {
+                        "name": tensor.name,
+                        "data_type": f"TYPE_{TRITON_TYPE[tensor.type]}",
+                        "dims": shape(tensor)[max_batch_size > 0 :],
+                    }
+                )
+        return auto_complete_model_config
+
+    def initialize(self, args):
+        """Open the session and compare it with the config."""
+        config = json.loads(args["model_config"])
+        version = Path(args["model_repository"]) / args["model_version"]
+        file = config["default_model_filename"] or "model.onnx"
+        self.session = open_session(version / file, config["parameters"])
+        check(config, self.session)
+        self.input_names = [entry["name"] for entry in config["input"]]
+        self.batches = config["max_batch_size"] > 0
+
+    def execute(self, requests):
+        """Run a batch of requests in one go; where that fails, one at a time."""
+        if self.batches and len(requests) > 1:
+            try:
+                return self.run_together(requests)
+            except Exception:  # one bad request must not fail its neighbours
+                pass
+        return [self.run_alone(request) for request in requests]
+
+    def run_together(self, requests):
+        feeds = [self.feed(request) for request in requests]
+        batch = {
+            name: np.concatenate([feed[name] for feed in feeds])
+            for name in self.input_names
+        }
+        names = [output.name for output in self.session.get_outputs()]
+        sizes = [len(feed[self.input_names[0]]) for feed in feeds]
+        ends = np.cumsum(sizes)[:-1]
+        values = [np.split(x, ends) for x in self.session.run(names, batch)]
+        responses = []
+        for i, request in enumerate(requests):
+            wanted = request.requested_output_names()
+            responses.append(
+                pb_utils.InferenceResponse(
+                    [
+                        pb_utils.Tensor(name, np.ascontiguousarray(value[i]))
+                        for name, value in zip(names, values)
+                        if name in wanted
+                    ]
+                )
+            )
+        return responses
+
+    def run_alone(self, request):
+        names = request.requested_output_names()
+        try:
+            values = self.session.run(names, self.feed(request))
+        except Exception as error:
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error)))
+        tensors = [pb_utils.Tensor(*pair) for pair in zip(names, values)]
+        return pb_utils.InferenceResponse(tensors)
+
+    def feed(self, request):
+        return {
+            name: pb_utils.get_input_tensor_by_name(request, name).as_numpy()
+            for name in self.input_names
+        }

@@ -1,0 +1,359 @@
+"""Start a Triton Inference Server, find one that runs already, and stop what was started.
+
+The embedded server is the real ``tritonserver`` from the wheel ``nvidia-pytriton``. It
+has one C++ backend, for Python models; ``triton_backends/`` adds the others as
+"Python-based backends". https://github.com/triton-inference-server/python_backend
+"""
+
+import ctypes
+import itertools
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from helpers import paths
+
+CONTAINER = "nvcr.io/nvidia/tritonserver:26.09-py3"  # the release of tritonclient 2.73
+EMBEDDED_VERSION = "2.51.0"  # release 24.10, in nvidia-pytriton 0.7.0
+TRITONSERVER = paths.TRITON_ENVIRONMENT / "bin" / "tritonserver"
+REQUIREMENTS = paths.ROOT / "requirements-server.txt"
+BACKENDS = Path(__file__).parent / "triton_backends"
+SUPERVISOR = Path(__file__).parent / "triton_supervisor.py"
+BACKENDS_IN_PYTHON = ("onnxruntime",)
+
+_serial = itertools.count()
+
+
+class TritonServerError(RuntimeError):
+    """The server cannot be installed, did not start, or cannot be reached."""
+
+
+# ---------------------------------------------------------------- installation
+
+
+def _libpython_folder():
+    """Folder of ``libpython3.X.so``, which Triton's Python stub is linked against.
+
+    Raises:
+        TritonServerError: this Python has none.
+    """
+    name = f"libpython3.{sys.version_info.minor}.so.1.0"
+    for folder in (
+        sysconfig.get_config_var("LIBDIR"),
+        Path(sys.base_prefix) / "lib",
+        f"/usr/lib/{sysconfig.get_config_var('MULTIARCH')}",
+    ):
+        if folder and (Path(folder) / name).exists():
+            return Path(folder)
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        raise TritonServerError(
+            f"{sys.executable} has no {name}, which the embedded Triton needs. "
+            f"Debian or Ubuntu: apt install libpython3.{sys.version_info.minor}. "
+            "pyenv: PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install ... "
+            "conda's and uv's Pythons have it."
+        ) from None
+    return Path("/usr/lib")  # the dynamic linker finds it by itself
+
+
+def _copy_backends():
+    """Put the stand-ins beside the Python backend; Triton refuses links out of there."""
+    for name in BACKENDS_IN_PYTHON:
+        source = BACKENDS / name / "model.py"
+        copy = paths.TRITON_ENVIRONMENT / "backends" / name / "model.py"
+        if not copy.exists() or copy.read_bytes() != source.read_bytes():
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copy(source, copy)
+
+
+def install():
+    """Make ``.venv-triton``: the server, the stand-in backends, and a start script.
+
+    Does nothing where it is there already and ``requirements-server.txt`` has not
+    changed since. An interrupted installation starts from nothing the next time.
+
+    Returns:
+        The path of the start script, ``.venv-triton/bin/tritonserver``.
+
+    Raises:
+        TritonServerError: this Python is none that the server can use, or pip failed.
+    """
+    home = paths.TRITON_ENVIRONMENT
+    installed = home / REQUIREMENTS.name
+    if installed.exists() and installed.read_text() == REQUIREMENTS.read_text():
+        return TRITONSERVER
+    if sys.version_info[:2] not in ((3, 11), (3, 12)):
+        raise TritonServerError(
+            f"found Python {sys.version.split()[0]}; the embedded Triton needs numpy<2, "
+            "which has wheels for Python 3.11 and 3.12"
+        )
+    libpython = _libpython_folder()
+    shutil.rmtree(home, ignore_errors=True)
+    python = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
+    for command in (
+        [python, "-m", "venv", home],
+        [home / "bin" / "pip", "install", "--quiet", "--requirement", REQUIREMENTS],
+    ):
+        result = subprocess.run(command, capture_output=True, text=True)
+        if result.returncode:
+            text = result.stdout + result.stderr
+            raise TritonServerError(f"{' '.join(map(str, command))} failed:\n{text}")
+
+    (site,) = home.glob("lib/python3.*/site-packages")
+    server = site / "pytriton" / "tritonserver"
+    stubs = server / "python_backend_stubs" / f"3.{sys.version_info.minor}"
+    python_backend = home / "backends" / "python"
+    python_backend.mkdir(parents=True)
+    for part in (*(server / "backends" / "python").glob("*.*"), *stubs.iterdir()):
+        shutil.copy(part, python_backend)
+    _copy_backends()
+    TRITONSERVER.write_text(
+        "#!/bin/sh\n"
+        "# The embedded Triton. Its Python backend starts the first python3 on PATH.\n"
+        f'export PATH="{home}/bin:$PATH"\n'
+        f'export LD_LIBRARY_PATH="{site}/nvidia_pytriton.libs:{libpython}"\n'
+        f'exec "{server}/bin/tritonserver" --backend-directory="{home}/backends" "$@"\n'
+    )
+    TRITONSERVER.chmod(0o755)
+    shutil.copy(REQUIREMENTS, installed)  # last: this file says that all is there
+    return TRITONSERVER
+
+
+def _check_installation():
+    if not TRITONSERVER.exists():
+        raise TritonServerError(
+            f"{TRITONSERVER} is missing: run notebooks/00_check_your_machine.ipynb"
+        )
+    numpy = list(paths.TRITON_ENVIRONMENT.glob("lib/*/site-packages/numpy-*.dist-info"))
+    if not any(path.name.startswith("numpy-1.") for path in numpy):
+        found = ", ".join(path.stem for path in numpy) or "no numpy"
+        raise TritonServerError(
+            f"{paths.TRITON_ENVIRONMENT} holds {found}; Triton 2.51's Python backend "
+            "answers with empty outputs or dies with anything but numpy 1. Cure: "
+            f"{paths.TRITON_ENVIRONMENT}/bin/pip install 'numpy<2'"
+        )
+
+
+# ------------------------------------------------------------------ the server
+
+
+@dataclass
+class Server:
+    """A Triton server, and where it listens. Use it in a ``with``, or call ``stop()``.
+
+    Attributes:
+        http, grpc, metrics: ``host:port``, as tritonclient takes them, without a scheme.
+        log: the server's log; None where the server was not started here.
+        command: the command that started it; None likewise.
+    """
+
+    http: str
+    grpc: str
+    metrics: str
+    log: Path | None = None
+    command: list[str] | None = None
+    _supervisor: subprocess.Popen | None = field(default=None, repr=False)
+
+    def stop(self):
+        """End what was started here; a server that ran already is left alone."""
+        if self._supervisor:
+            self._supervisor.stdin.close()
+            self._supervisor.wait()
+            self._supervisor = None
+
+    def is_alive(self):
+        """Whether the server still runs (for one that ran already: answers)."""
+        if self._supervisor:
+            return self._supervisor.poll() is None
+        return self.log is None and _is_ready(self.http)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.stop()
+
+
+def _is_ready(http):
+    try:
+        with urllib.request.urlopen(f"http://{http}/v2/health/ready", timeout=2) as got:
+            return got.status == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _free_ports():
+    sockets = [socket.socket() for _ in range(3)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def _check_free(ports):
+    for port in ports:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                raise TritonServerError(
+                    f"port {port} on 127.0.0.1 cannot be used ({error.strerror}): stop "
+                    "what listens there, or pass other ports, or none for free ones"
+                ) from None
+
+
+# What a reader of a failed start needs: errors, and the reason behind each model.
+_TELLING = re.compile(r"^E\d{4} |^error:|ERROR|UNAVAILABLE|^Traceback|^\w*Error:")
+_NOISE = re.compile(r"CudaDriverHelper|NVML")
+
+
+def telling_lines(log, most=12):
+    """The last lines of a log file that say what went wrong.
+
+    Args:
+        log: path of the log.
+        most: how many lines at the most.
+
+    Returns:
+        A list of lines, oldest first, without the noise of a machine without a GPU.
+    """
+    lines = Path(log).read_text(errors="replace").splitlines()
+    kept = [x for x in lines if _TELLING.search(x) and not _NOISE.search(x)]
+    return (kept or lines)[-most:]
+
+
+def start(
+    repository=paths.MODEL_REPOSITORY,
+    models=None,
+    ports=None,
+    arguments=(),
+    timeout=60,
+):
+    """Start the embedded server and wait until it is ready.
+
+    Where the environment variable ``TUTORIAL_TRITON`` names a server that runs already
+    (see ``attach``) and the repository is the project's own, that one is used instead.
+
+    Args:
+        repository: the model repository.
+        models: names of the models to load, with explicit model control; None loads
+            everything, and one model that fails keeps the server from starting.
+        ports: HTTP, gRPC and metrics port; None for free ones.
+        arguments: further arguments for ``tritonserver``.
+        timeout: seconds to wait for readiness.
+
+    Returns:
+        A ``Server``. It ends with this process at the latest.
+
+    Raises:
+        FileNotFoundError: there is no such repository.
+        TritonServerError: the server is not installed, a port is taken, or the server
+            ended or was not ready in time; the message holds the log's telling lines.
+    """
+    elsewhere = os.environ.get("TUTORIAL_TRITON")
+    if elsewhere and Path(repository) == paths.MODEL_REPOSITORY:
+        return attach(elsewhere)
+    if not Path(repository).is_dir():
+        raise FileNotFoundError(f"there is no model repository at {repository}")
+    _check_installation()
+    _copy_backends()
+    if ports:
+        _check_free(ports)
+    http, grpc, metrics = ports or _free_ports()
+    command = [
+        str(TRITONSERVER),
+        f"--model-repository={repository}",
+        "--http-address=127.0.0.1",
+        "--grpc-address=127.0.0.1",
+        "--metrics-address=127.0.0.1",
+        f"--http-port={http}",
+        f"--grpc-port={grpc}",
+        f"--metrics-port={metrics}",
+    ]
+    if models is not None:
+        command.append("--model-control-mode=explicit")
+        command += [f"--load-model={model}" for model in models]
+    shm_prefix = f"triton-{os.getpid()}-{next(_serial)}-"
+    for backend in ("python", *BACKENDS_IN_PYTHON):
+        command.append(f"--backend-config={backend},shm-region-prefix-name={shm_prefix}")
+    command += arguments
+
+    paths.LOGS.mkdir(parents=True, exist_ok=True)
+    log = paths.LOGS / f"triton-{http}.log"
+    with log.open("wb") as output:
+        supervisor = subprocess.Popen(
+            [sys.executable, str(SUPERVISOR), shm_prefix, *command],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # an interrupted cell does not interrupt the server
+        )
+    server = Server(
+        *(f"127.0.0.1:{port}" for port in (http, grpc, metrics)),
+        log=log,
+        command=command,
+        _supervisor=supervisor,
+    )
+    try:
+        _wait_until_ready(server, timeout)
+    except BaseException:  # an interrupted wait must not leave a server behind
+        server.stop()
+        raise
+    return server
+
+
+def _wait_until_ready(server, timeout):
+    deadline = time.monotonic() + timeout
+    while not _is_ready(server.http):
+        if not server.is_alive():
+            what = f"ended with status {server._supervisor.returncode}"
+        elif time.monotonic() > deadline:
+            what = f"was not ready after {timeout} s"
+        else:
+            time.sleep(0.05)
+            continue
+        text = "\n".join(telling_lines(server.log))
+        raise TritonServerError(
+            f"the server {what}. Its log, {server.log}, says:\n{text}"
+        )
+
+
+def attach(address):
+    """Use a server that runs already, in a container or on another machine.
+
+    Args:
+        address: ``host`` or ``host:port`` of its HTTP endpoint, without a scheme;
+            gRPC and metrics are taken to be on the next two ports, as in Triton's
+            default 8000, 8001, 8002.
+
+    Returns:
+        A ``Server`` whose ``stop()`` leaves that server alone.
+
+    Raises:
+        ValueError: the address is not of that form.
+        TritonServerError: no server is ready there.
+    """
+    match = re.fullmatch(r"([\w.-]+)(?::(\d+))?", address)
+    if not match:
+        raise ValueError(f"{address!r} is not of the form host or host:port")
+    host, port = match[1], int(match[2] or 8000)
+    server = Server(*(f"{host}:{port + i}" for i in range(3)))
+    if not server.is_alive():
+        raise TritonServerError(
+            f"no Triton server is ready at {server.http}: is it running, and is "
+            "this the HTTP port?"
+        )
+    return server
