@@ -147,6 +147,11 @@ def efficientnet_lite0():
     return module, Classifier("efficientnet_lite0", source, True, numbers)
 
 
+def by_name(name):
+    """The module and the ``Classifier`` of ``resnet50`` or ``efficientnet_lite0``."""
+    return {"resnet50": resnet50, "efficientnet_lite0": efficientnet_lite0}[name]()
+
+
 def choose():
     """The classifier of this run: the one that answers about pictures.
 

@@ -169,14 +169,14 @@ def report():
     """One row for each thing the series can use.
 
     Returns:
-        A DataFrame with the columns "found" (— where it is missing), "lets you" and
-        "if it is missing".
+        A styled DataFrame with the columns "found" (— where it is missing), "lets you"
+        and "if it is missing".
     """
-    rows = {
-        what: [find() or "—", use, cure] for what, find, use, cure in _ROWS
-    }
+    rows = {what: [find() or "—", use, cure] for what, find, use, cure in _ROWS}
     columns = ["found", "lets you", "if it is missing"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    frame = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    left = [{"selector": "th, td", "props": "text-align: left"}]
+    return frame.style.set_table_styles(left)
 
 
 def check():

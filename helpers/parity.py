@@ -41,6 +41,11 @@ def compare(reference, candidate):
     }
 
 
+def reset():
+    """Forget the rows of an earlier run of the series."""
+    (paths.ARTIFACTS / "parity.csv").unlink(missing_ok=True)
+
+
 def record(step, against, measures):
     """Put a row into the parity table of the series, in place of one of the same name.
 

@@ -147,3 +147,21 @@ def predictions(images, probabilities, labels, names=None, columns=4):
                 color="white" if inside else "black",
             )
     return figure
+
+
+def preprocessing(picture, tensor):
+    """A picture beside what is left of it for the network.
+
+    Args:
+        picture: (height, width, 3) uint8, RGB.
+        tensor: (3, crop, crop) float, normalised.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(7, 2.8), width_ratios=[1.5, 1])
+    axes[0].imshow(picture)
+    axes[0].set_title("picture: {1} × {0} pixels".format(*picture.shape))
+    low, high = tensor.min(), tensor.max()
+    axes[1].imshow(((tensor - low) / (high - low)).transpose(1, 2, 0))
+    axes[1].set_title("input: {2} × {1}, contrast stretched".format(*tensor.shape))
+    for axis in axes:
+        axis.axis("off")
+    return figure

@@ -48,17 +48,30 @@ def execute(path):
         nbclient.exceptions.CellExecutionError: a cell raised that is not meant to.
     """
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(
+    client = NotebookClient(
         notebook,
         timeout=CELL_TIMEOUT,
         kernel_name="python3",
         resources={"metadata": {"path": str(path.parent)}},
         record_timing=False,
-    ).execute()
+    )
+    with (EXECUTED / f"{path.stem}.log").open("wb") as log:
+        client.execute(stdout=log, stderr=log)  # what libraries print past the notebook
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = [x for x in cell.outputs if x.get("name") != "stderr"]
+            cell.outputs = [tidy(x) for x in cell.outputs if x.get("name") != "stderr"]
     return notebook
+
+
+def tidy(output):
+    """Take the paths of this machine out of an output, with a traceback's frames."""
+    root = f"{paths.ROOT}/"
+    if output.output_type == "error":
+        output.evalue = output.evalue.replace(root, "")
+        output.traceback = [f"{output.ename}: {output.evalue}"]
+    elif output.output_type == "stream":
+        output.text = output.text.replace(root, "")
+    return output
 
 
 def title(notebook):

@@ -5,7 +5,6 @@ has one C++ backend, for Python models; ``triton_backends/`` adds the others as
 "Python-based backends". https://github.com/triton-inference-server/python_backend
 """
 
-import ctypes
 import itertools
 import os
 import re
@@ -30,6 +29,20 @@ BACKENDS = Path(__file__).parent / "triton_backends"
 SUPERVISOR = Path(__file__).parent / "triton_supervisor.py"
 BACKENDS_IN_PYTHON = ("onnxruntime",)
 
+# An idle HTTP connection of a client keeps Triton from ending for this long (30 s by
+# default); requests of this series take far less.
+EXIT_TIMEOUT = 3
+START_SCRIPT = """\
+#!/bin/sh
+# The embedded Triton. Its Python backend starts the first python3 on PATH.
+home=$(cd "$(dirname "$0")/.." && pwd)
+site=$(echo "$home"/lib/python3.*/site-packages)
+export PATH="$home/bin:$PATH"
+export LD_LIBRARY_PATH="$home/lib:$site/nvidia_pytriton.libs"
+exec "$site/pytriton/tritonserver/bin/tritonserver" \\
+    --backend-directory="$home/backends" "$@"
+"""
+
 _serial = itertools.count()
 
 
@@ -40,30 +53,28 @@ class TritonServerError(RuntimeError):
 # ---------------------------------------------------------------- installation
 
 
-def _libpython_folder():
-    """Folder of ``libpython3.X.so``, which Triton's Python stub is linked against.
+def _libpython():
+    """Path of ``libpython3.X.so``, which Triton's Python stub is linked against.
 
     Raises:
         TritonServerError: this Python has none.
     """
-    name = f"libpython3.{sys.version_info.minor}.so.1.0"
-    for folder in (
+    version = f"3.{sys.version_info.minor}"
+    folders = (
         sysconfig.get_config_var("LIBDIR"),
-        Path(sys.base_prefix) / "lib",
+        f"{sys.base_prefix}/lib",
         f"/usr/lib/{sysconfig.get_config_var('MULTIARCH')}",
-    ):
-        if folder and (Path(folder) / name).exists():
-            return Path(folder)
-    try:
-        ctypes.CDLL(name)
-    except OSError:
-        raise TritonServerError(
-            f"{sys.executable} has no {name}, which the embedded Triton needs. "
-            f"Debian or Ubuntu: apt install libpython3.{sys.version_info.minor}. "
-            "pyenv: PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install ... "
-            "conda's and uv's Pythons have it."
-        ) from None
-    return Path("/usr/lib")  # the dynamic linker finds it by itself
+    )
+    for folder in folders:
+        library = Path(folder, f"libpython{version}.so.1.0")
+        if library.exists():
+            return library
+    raise TritonServerError(
+        f"{sys.executable} has no libpython{version}.so.1.0, which the embedded Triton "
+        f"needs. On Debian or Ubuntu: apt install libpython{version}. With pyenv: "
+        "PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install ... "
+        "The Pythons of conda and uv have it."
+    )
 
 
 def _copy_backends():
@@ -97,7 +108,7 @@ def install():
             f"found Python {sys.version.split()[0]}; the embedded Triton needs numpy<2, "
             "which has wheels for Python 3.11 and 3.12"
         )
-    libpython = _libpython_folder()
+    libpython = _libpython()
     shutil.rmtree(home, ignore_errors=True)
     python = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
     for command in (
@@ -117,13 +128,8 @@ def install():
     for part in (*(server / "backends" / "python").glob("*.*"), *stubs.iterdir()):
         shutil.copy(part, python_backend)
     _copy_backends()
-    TRITONSERVER.write_text(
-        "#!/bin/sh\n"
-        "# The embedded Triton. Its Python backend starts the first python3 on PATH.\n"
-        f'export PATH="{home}/bin:$PATH"\n'
-        f'export LD_LIBRARY_PATH="{site}/nvidia_pytriton.libs:{libpython}"\n'
-        f'exec "{server}/bin/tritonserver" --backend-directory="{home}/backends" "$@"\n'
-    )
+    (home / "lib" / libpython.name).symlink_to(libpython)
+    TRITONSERVER.write_text(START_SCRIPT)
     TRITONSERVER.chmod(0o755)
     shutil.copy(REQUIREMENTS, installed)  # last: this file says that all is there
     return TRITONSERVER
@@ -184,12 +190,16 @@ class Server:
         self.stop()
 
 
-def _is_ready(http):
+def _answers(url):
     try:
-        with urllib.request.urlopen(f"http://{http}/v2/health/ready", timeout=2) as got:
-            return got.status == 200
-    except (urllib.error.URLError, OSError):
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return answer.status == 200
+    except OSError:  # URLError is one
         return False
+
+
+def _is_ready(http):
+    return _answers(f"http://{http}/v2/health/ready")
 
 
 def _free_ports():
@@ -244,9 +254,6 @@ def start(
 ):
     """Start the embedded server and wait until it is ready.
 
-    Where the environment variable ``TUTORIAL_TRITON`` names a server that runs already
-    (see ``attach``) and the repository is the project's own, that one is used instead.
-
     Args:
         repository: the model repository.
         models: names of the models to load, with explicit model control; None loads
@@ -263,9 +270,6 @@ def start(
         TritonServerError: the server is not installed, a port is taken, or the server
             ended or was not ready in time; the message holds the log's telling lines.
     """
-    elsewhere = os.environ.get("TUTORIAL_TRITON")
-    if elsewhere and Path(repository) == paths.MODEL_REPOSITORY:
-        return attach(elsewhere)
     if not Path(repository).is_dir():
         raise FileNotFoundError(f"there is no model repository at {repository}")
     _check_installation()
@@ -282,6 +286,7 @@ def start(
         f"--http-port={http}",
         f"--grpc-port={grpc}",
         f"--metrics-port={metrics}",
+        f"--exit-timeout-secs={EXIT_TIMEOUT}",
     ]
     if models is not None:
         command.append("--model-control-mode=explicit")
@@ -327,7 +332,7 @@ def _wait_until_ready(server, timeout):
             continue
         text = "\n".join(telling_lines(server.log))
         raise TritonServerError(
-            f"the server {what}. Its log, {server.log}, says:\n{text}"
+            f"the server {what}. Its log, {os.path.relpath(server.log)}, says:\n{text}"
         )
 
 
@@ -356,4 +361,37 @@ def attach(address):
             f"no Triton server is ready at {server.http}: is it running, and is "
             "this the HTTP port?"
         )
+    return server
+
+
+def serve(models):
+    """A server for these models of the project's repository, wherever it is.
+
+    That is the one at the address in the environment variable ``TUTORIAL_TRITON``, as
+    ``attach`` takes it, and the embedded server where the variable is not set.
+
+    Args:
+        models: names of the models to load.
+
+    Returns:
+        A ``Server``.
+
+    Raises:
+        TritonServerError: see ``start`` and ``attach``; or a model cannot be loaded.
+    """
+    address = os.environ.get("TUTORIAL_TRITON")
+    if not address:
+        return start(models=models)
+    server = attach(address)
+    for model in models:
+        if not _answers(f"http://{server.http}/v2/models/{model}/ready"):
+            url = f"http://{server.http}/v2/repository/models/{model}/load"
+            try:
+                urllib.request.urlopen(url, data=b"{}", timeout=60).close()
+            except urllib.error.HTTPError as error:
+                raise TritonServerError(
+                    f"the server at {server.http} has no model {model} and cannot load "
+                    f"it: {error.read().decode()} Does it serve {paths.MODEL_REPOSITORY} "
+                    "with --model-control-mode=explicit?"
+                ) from None
     return server

@@ -1,0 +1,52 @@
+"""Let ``pytest --nbval notebooks/`` run on any machine and fail once per cause."""
+
+import os
+from pathlib import Path
+
+import pytest
+from nbval.plugin import IPyNbCell, IPyNbFile
+
+SANITIZE = Path(__file__).parent / "tests" / "nbval_sanitize.cfg"
+RAISED = pytest.StashKey[str]()
+
+
+def tags(item):
+    """A cell's tags; an ordinary test has none."""
+    return item.cell.metadata.get("tags", ()) if isinstance(item, IPyNbCell) else ()
+
+
+def pytest_configure(config):
+    config.option.nbval_sanitize_with = str(SANITIZE)
+    os.environ["TUTORIAL_MODEL"] = "efficientnet_lite0"  # the stored outputs' classifier
+
+
+def pytest_collectstart(collector):
+    """Compare what the reader is taught, not what a library happens to log."""
+    if isinstance(collector, IPyNbFile):
+        collector.skip_compare += ("stderr", "text/html", "image/png", "image/svg+xml")
+
+
+def pytest_runtest_setup(item):
+    """Skip the rest of a notebook once one of its cells has raised."""
+    if cell := item.parent.stash.get(RAISED, None):
+        pytest.skip(f"{cell} raised")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Let a cell tagged ``timeout=900`` outlive ``--nbval-cell-timeout``."""
+    with pytest.MonkeyPatch.context() as patch:
+        for tag in tags(item):
+            if tag.startswith("timeout="):
+                seconds = float(tag.removeprefix("timeout="))
+                patch.setattr(item.config.option, "nbval_cell_timeout", seconds)
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    differs = report.failed and str(call.excinfo.value) == "Cell outputs differ"
+    if isinstance(item, IPyNbCell) and report.failed and not differs:
+        item.parent.stash[RAISED] = item.name
+    return report
