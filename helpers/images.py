@@ -1,4 +1,4 @@
-"""Sample images, loading, and the one preprocessing function (taught in notebook 01)."""
+"""Sample images, loading, and the one preprocessing function, taught in notebook 01."""
 
 from pathlib import Path
 

@@ -186,14 +186,15 @@ def check():
         RuntimeError: it is not Linux on x86-64 with glibc 2.35 or newer (Debian 12,
             Ubuntu 22.04), or Python is neither 3.11 nor 3.12.
     """
+    system, processor = platform.system(), platform.machine()
     libc, libc_version = platform.libc_ver()
-    found = f"{platform.system()} on {platform.machine()} with {libc} {libc_version}"
-    if (platform.system(), platform.machine(), libc) != ("Linux", "x86_64", "glibc") or (
+    if (system, processor, libc) != ("Linux", "x86_64", "glibc") or (
         tuple(map(int, libc_version.split("."))) < (2, 35)
     ):
         raise RuntimeError(
-            f"found {found}; the series needs Linux on x86-64 with glibc 2.35 or newer "
-            "(Debian 12, Ubuntu 22.04, or WSL2 with one of them)"
+            f"found {system} on {processor} with {libc or 'an unknown libc'} "
+            f"{libc_version}; the series needs Linux on x86-64 with glibc 2.35 or "
+            "newer (Debian 12, Ubuntu 22.04, or WSL2 with one of them)"
         )
     if sys.version_info[:2] not in ((3, 11), (3, 12)):
         raise RuntimeError(

@@ -133,7 +133,9 @@ def predictions(images, probabilities, labels, names=None, columns=4):
         bar.axis("on")
         bar.barh(range(5), p[best], color=[BLUE] + [GREY] * 4)
         bar.invert_yaxis()
-        bar.set(xlim=(0, 1), yticks=[], xlabel="probability")
+        bar.set(xlim=(0, 1), yticks=[], xticks=[0, 0.5, 1])
+        if row == rows - 1:
+            bar.set_xlabel("probability")
         bar.spines["left"].set_visible(False)
         for place, k in enumerate(best):
             text = f"{labels[k].split(',')[0]}  {p[k]:.2f}"

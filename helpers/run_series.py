@@ -1,8 +1,8 @@
-"""Run the notebooks in order: ``python -m helpers.run_series [--in-place]``.
+"""Run the notebooks in order: ``python -m helpers.run_series [--in-place] [01 ...]``.
 
 Writes executed copies, an HTML page for each and an index to ``artifacts/executed/``,
 and prints the predictions that came back from the server. With ``--in-place`` the
-outputs go into the notebooks themselves instead, for who changes a lesson.
+outputs go into the notebooks themselves, for those who change a lesson.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import time
+from base64 import b64decode
 
 import nbformat
 import pandas as pd
@@ -33,9 +34,20 @@ PAGE = """<!doctype html>
 """
 
 
-def lessons():
-    """Paths of the notebooks, in order."""
-    return sorted(paths.NOTEBOOKS.glob("[0-9]*.ipynb"))
+def lessons(numbers=()):
+    """Paths of the notebooks in order: all of them, or those with these numbers.
+
+    Raises:
+        FileNotFoundError: there is no notebook with such a number.
+    """
+    every = {
+        path.stem[:2]: path for path in sorted(paths.NOTEBOOKS.glob("[0-9]*.ipynb"))
+    }
+    if unknown := set(numbers) - set(every):
+        raise FileNotFoundError(
+            f"no notebook {', '.join(sorted(unknown))}; there are {', '.join(every)}"
+        )
+    return [path for number, path in every.items() if not numbers or number in numbers]
 
 
 def execute(path):
@@ -81,9 +93,9 @@ def title(notebook):
 
 def report_failure(path, error):
     """Say which cell failed and how, for a person at a terminal."""
-    number = re.search(r"------------------\n(.*?)\n------------------", str(error), re.S)
+    cell = re.search(r"-{18}\n(.*?)\n-{18}", str(error), re.S)
     print(f"\n{path.name} failed in the cell\n", file=sys.stderr)
-    print((number[1] if number else str(error)).strip(), file=sys.stderr)
+    print(cell[1].strip() if cell else error, file=sys.stderr)
     print(f"\n{error.ename}: {error.evalue}", file=sys.stderr)
 
 
@@ -95,17 +107,31 @@ def write_html(notebook, name):
     (EXECUTED / f"{name}.html").write_text(page)
 
 
+def write_picture(notebook, path):
+    """Write the notebook's last figure, the one that the README shows."""
+    figures = [
+        output.data["image/png"]
+        for cell in notebook.cells
+        for output in cell.get("outputs", ())
+        if "image/png" in output.get("data", ())
+    ]
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b64decode(figures[-1]))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--in-place", action="store_true", help="store the outputs in the notebooks"
     )
-    in_place = parser.parse_args().in_place
+    parser.add_argument("numbers", nargs="*", help="such as 01 02; all without any")
+    arguments = parser.parse_args()
+    in_place = arguments.in_place
     if in_place:  # the classifier of the stored outputs, on every machine
         os.environ["TUTORIAL_MODEL"] = "efficientnet_lite0"
     EXECUTED.mkdir(parents=True, exist_ok=True)
     items = []
-    for path in lessons():
+    for path in lessons(arguments.numbers):
         print(f"{path.stem:<30}", end="", flush=True)
         begin = time.monotonic()
         try:
@@ -117,18 +143,19 @@ def main():
         print(f"{seconds:5.0f} s")
         if in_place:
             nbformat.write(notebook, path)
+            if path.stem == "07_classify_from_a_client":
+                write_picture(notebook, paths.ROOT / "docs" / "predictions.png")
         else:
             write_html(notebook, path.stem)
             items.append(
                 f'<li><a href="{path.stem}.html">{title(notebook)}</a>, {seconds:.0f} s'
             )
-    if not in_place:
+    if not in_place and not arguments.numbers:
         index = EXECUTED / "index.html"
         when = time.strftime("%d %B %Y, %H:%M")
         index.write_text(PAGE.format(when=when, items="\n".join(items)))
         print("\nPredictions that came back from Triton:\n")
-        predictions = pd.read_csv(paths.artifact("predictions.csv"))
-        print(predictions.to_string(index=False))
+        print(pd.read_csv(paths.artifact("predictions.csv")).to_string(index=False))
         print(f"\nThe executed notebooks: {index}")
     return 0
 

@@ -1,4 +1,4 @@
-"""Start a Triton Inference Server, find one that runs already, and stop what was started.
+"""Start a Triton Inference Server, or use one that runs already.
 
 The embedded server is the real ``tritonserver`` from the wheel ``nvidia-pytriton``. It
 has one C++ backend, for Python models; ``triton_backends/`` adds the others as
@@ -78,7 +78,7 @@ def _libpython():
 
 
 def _copy_backends():
-    """Put the stand-ins beside the Python backend; Triton refuses links out of there."""
+    """Put the stand-ins beside the Python backend; Triton refuses links."""
     for name in BACKENDS_IN_PYTHON:
         source = BACKENDS / name / "model.py"
         copy = paths.TRITON_ENVIRONMENT / "backends" / name / "model.py"
@@ -105,8 +105,8 @@ def install():
         return TRITONSERVER
     if sys.version_info[:2] not in ((3, 11), (3, 12)):
         raise TritonServerError(
-            f"found Python {sys.version.split()[0]}; the embedded Triton needs numpy<2, "
-            "which has wheels for Python 3.11 and 3.12"
+            f"found Python {sys.version.split()[0]}; the embedded Triton needs numpy<2 "
+            "and with it Python 3.11 or 3.12"
         )
     libpython = _libpython()
     shutil.rmtree(home, ignore_errors=True)
@@ -158,7 +158,7 @@ class Server:
     """A Triton server, and where it listens. Use it in a ``with``, or call ``stop()``.
 
     Attributes:
-        http, grpc, metrics: ``host:port``, as tritonclient takes them, without a scheme.
+        http, grpc, metrics: ``host:port`` without a scheme, as tritonclient wants it.
         log: the server's log; None where the server was not started here.
         command: the command that started it; None likewise.
     """
@@ -293,7 +293,9 @@ def start(
         command += [f"--load-model={model}" for model in models]
     shm_prefix = f"triton-{os.getpid()}-{next(_serial)}-"
     for backend in ("python", *BACKENDS_IN_PYTHON):
-        command.append(f"--backend-config={backend},shm-region-prefix-name={shm_prefix}")
+        command.append(
+            f"--backend-config={backend},shm-region-prefix-name={shm_prefix}"
+        )
     command += arguments
 
     paths.LOGS.mkdir(parents=True, exist_ok=True)
@@ -390,8 +392,8 @@ def serve(models):
                 urllib.request.urlopen(url, data=b"{}", timeout=60).close()
             except urllib.error.HTTPError as error:
                 raise TritonServerError(
-                    f"the server at {server.http} has no model {model} and cannot load "
-                    f"it: {error.read().decode()} Does it serve {paths.MODEL_REPOSITORY} "
+                    f"the server at {server.http} cannot load {model}: "
+                    f"{error.read().decode()} Does it serve {paths.MODEL_REPOSITORY} "
                     "with --model-control-mode=explicit?"
                 ) from None
     return server

@@ -1,0 +1,75 @@
+"""What several tests share."""
+
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import psutil
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from helpers import paths, triton_server
+
+
+def triton_processes():
+    """Servers, stubs and supervisors of this checkout that are running."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        command = " ".join(process.info["cmdline"] or ())
+        if str(paths.TRITON_ENVIRONMENT) in command:
+            found.append(command[:120])
+    return found
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_behind():
+    """No test may leave a server, a Python stub or a supervisor running."""
+    yield
+    assert triton_processes() == []
+
+
+@pytest.fixture(scope="session")
+def artifacts():
+    """The folder of artifacts, filled by the notebooks where it is empty."""
+    needed = ["resnet50.onnx", "classifier.onnx", "reference.npz", "classifier.json"]
+    models = [paths.MODEL_REPOSITORY / "classifier_onnx/1/model.onnx"]
+    if not all(x.exists() for x in [*map(paths.ARTIFACTS.joinpath, needed), *models]):
+        series = [sys.executable, "-m", "helpers.run_series", "01", "05"]
+        subprocess.run(series, check=True, cwd=paths.ROOT)
+    return paths.ARTIFACTS
+
+
+@pytest.fixture(scope="session")
+def server(artifacts):
+    """A server with the classifier."""
+    with triton_server.start(models=["classifier_onnx"]) as server:
+        yield server
+
+
+@pytest.fixture
+def doubling_model():
+    """An ONNX model that doubles (batch, 4) float32: quick to load, easy to check."""
+    graph = helper.make_graph(
+        [helper.make_node("Mul", ["x", "two"], ["y"])],
+        "double",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4])],
+        [numpy_helper.from_array(np.float32(2), "two")],
+    )
+    opset = helper.make_opsetid("", 17)
+    return helper.make_model(graph, opset_imports=[opset], ir_version=8)
+
+
+@pytest.fixture
+def make_repository(tmp_path, doubling_model):
+    """A function that makes a repository of doubling models from their configs."""
+
+    def make(configs):
+        for name, config in configs.items():
+            (tmp_path / name / "1").mkdir(parents=True)
+            (tmp_path / name / "config.pbtxt").write_text(config)
+            onnx.save(doubling_model, tmp_path / name / "1" / "model.onnx")
+        return tmp_path
+
+    return make

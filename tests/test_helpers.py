@@ -1,0 +1,254 @@
+"""The small helpers, on good input and on bad."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+import torch
+
+from helpers import (
+    classifiers,
+    images,
+    machine,
+    onnx_tools,
+    parity,
+    paths,
+    plots,
+    triton_config,
+)
+
+NUMBERS = {"resize": 256, "crop": 224, "mean": [0.5] * 3, "std": [0.25] * 3}
+
+
+def test_a_missing_artifact_names_its_notebook(monkeypatch, tmp_path):
+    monkeypatch.setattr(paths, "ARTIFACTS", tmp_path)
+    for name, notebook in paths.MADE_BY.items():
+        with pytest.raises(FileNotFoundError, match=f"run notebooks/{notebook}.ipynb"):
+            paths.artifact(name)
+        assert (paths.NOTEBOOKS / f"{notebook}.ipynb").exists()
+
+
+def test_every_sample_image_loads():
+    for name in images.SAMPLES:
+        image = images.load(images.sample(name))
+        assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        np.full((4, 4), 80, np.uint8),
+        np.full((4, 4, 4), 80, np.uint8),
+        np.full((4, 4), 80 * 257, np.uint16),
+    ],
+    ids=["grey", "alpha", "16-bit"],
+)
+def test_every_kind_of_png_becomes_rgb_bytes(tmp_path, pixels):
+    cv2.imwrite(str(tmp_path / "x.png"), pixels)
+    image = images.load(tmp_path / "x.png")
+    assert image.shape == (4, 4, 3) and image.dtype == np.uint8
+    assert (image == 80).all()
+
+
+def test_load_is_rgb(tmp_path):
+    cv2.imwrite(str(tmp_path / "red.png"), np.full((2, 2, 3), [0, 0, 255], np.uint8))
+    assert images.load(tmp_path / "red.png")[0, 0].tolist() == [255, 0, 0]
+
+
+def test_bad_images_are_named(tmp_path):
+    (tmp_path / "text.jpg").write_text("not a picture")
+    with pytest.raises(ValueError, match="is not an image that OpenCV"):
+        images.load(tmp_path / "text.jpg")
+    with pytest.raises(FileNotFoundError, match="there is no image at"):
+        images.load(tmp_path / "none.jpg")
+    with pytest.raises(ValueError, match="no sample image 'dog'; there are coffee"):
+        images.sample("dog")
+
+
+@pytest.mark.parametrize("size", [(300, 500), (500, 300), (64, 64), (224, 1000)])
+def test_preprocess_crops_the_centre_and_normalises(size):
+    image = np.zeros((*size, 3), np.uint8)
+    height, width = size
+    image[height // 2 - 4 : height // 2 + 4, width // 2 - 4 : width // 2 + 4] = 255
+    tensor = images.preprocess(image, **NUMBERS)
+    assert tensor.shape == (3, 224, 224) and tensor.dtype == np.float32
+    assert tensor.min() == -2 and tensor[:, 111:113, 111:113].max() == 2
+    assert tensor.flags["C_CONTIGUOUS"]
+
+
+def test_parity_measures_what_it_says():
+    reference = np.array([[3.0, 4, 0, 0, 0, 0], [0, 0, 0, 0, 6, 8]])
+    candidate = reference.copy()
+    candidate[0] = [4, 3, 0, 0, 0, 0]
+    measures = parity.compare(reference, candidate)
+    assert measures["max abs error"] == 1
+    assert measures["relative L2"] == pytest.approx(np.sqrt(2 / 125))
+    assert measures["cosine"] == pytest.approx(124 / 125)
+    assert measures["top-1 agree"] == 0.5
+    assert measures["top-5 agree"] == 1
+
+
+def test_parity_refuses_what_cannot_be_compared():
+    with pytest.raises(ValueError, match=r"found \(2, 3\) and \(2, 4\)"):
+        parity.compare(np.ones((2, 3)), np.ones((2, 4)))
+    with pytest.raises(ValueError, match="not finite"):
+        parity.compare(np.ones((1, 5)), np.full((1, 5), np.nan))
+
+
+def test_parity_table_grows_and_replaces(monkeypatch, tmp_path):
+    monkeypatch.setattr(paths, "ARTIFACTS", tmp_path)
+    rows = np.eye(5)[:2]
+    parity.record("one", "PyTorch", parity.compare(rows, rows))
+    parity.record("two", "PyTorch", parity.compare(rows, 2 * rows))
+    parity.record("one", "PyTorch", parity.compare(rows, 3 * rows))
+    table = parity.table()
+    assert list(table.index) == ["two", "one"]
+    assert table.loc["one", "relative L2"] == "2.0e+00"
+    parity.reset()
+    with pytest.raises(FileNotFoundError, match="run notebooks/02_validate_onnx"):
+        parity.table()
+
+
+def test_onnx_file_is_described(tmp_path, doubling_model):
+    onnx.save(doubling_model, tmp_path / "double.onnx")
+    column = onnx_tools.describe(tmp_path / "double.onnx")["double.onnx"]
+    assert column["inputs"] == "x: FLOAT [batch, 4]"
+    assert (column["opset"], column["IR version"], column["nodes"]) == (
+        "ai.onnx 17",
+        8,
+        1,
+    )
+    assert onnx_tools.count_operators(tmp_path / "double.onnx") == {"Mul": 1}
+
+
+def test_a_wrong_config_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match=r'2:1 : .* no field named "max_batchsize"'):
+        triton_config.write('name: "x"\nmax_batchsize: 3\n', tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+    config = triton_config.write('name: "x"\nmax_batch_size: 3\n', tmp_path / "x")
+    assert config.max_batch_size == 3
+    assert (tmp_path / "x/config.pbtxt").read_text().startswith('name: "x"')
+
+
+def test_the_repository_is_what_notebook_05_writes():
+    texts = {}
+    for name in "classifier_onnx", "resnet50":
+        folder = paths.MODEL_REPOSITORY / name
+        texts[name] = (folder / "config.pbtxt").read_text()
+        assert triton_config.parse(texts[name]).name == name
+        assert (folder / "labels.txt").read_text().splitlines() == classifiers.labels()
+    assert texts["resnet50"] == texts["classifier_onnx"].replace(
+        "classifier_onnx", "resnet50"
+    )
+
+
+@pytest.fixture
+def no_weights(monkeypatch, tmp_path):
+    """No cached weights, and a download that fails."""
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(classifiers, "_download_resnet50", lambda: None)
+    monkeypatch.delenv("TUTORIAL_MODEL", raising=False)
+    monkeypatch.delenv("TUTORIAL_WEIGHTS", raising=False)
+    return tmp_path
+
+
+def test_without_weights_the_packaged_classifier_answers(no_weights):
+    module, classifier = classifiers.choose()
+    assert classifier.name == "efficientnet_lite0" and classifier.trained
+    assert not module.training
+    module, classifier = classifiers.resnet50()
+    assert not classifier.trained and "random weights" in classifier.weights
+    again, _ = classifiers.resnet50()
+    assert torch.equal(module.fc.weight, again.fc.weight)
+
+
+def test_resnet50_by_name_needs_weights(no_weights, monkeypatch):
+    monkeypatch.setenv("TUTORIAL_MODEL", "resnet50")
+    with pytest.raises(RuntimeError, match="set TUTORIAL_WEIGHTS to a checkpoint"):
+        classifiers.choose()
+    monkeypatch.setenv("TUTORIAL_WEIGHTS", "/no/such.pth")
+    with pytest.raises(FileNotFoundError, match="TUTORIAL_WEIGHTS names /no/such"):
+        classifiers.choose()
+
+
+def test_an_unknown_classifier_is_refused(no_weights, monkeypatch):
+    monkeypatch.setenv("TUTORIAL_MODEL", "resnet5O")
+    with pytest.raises(ValueError, match="'resnet5O'; it can be resnet50 or eff"):
+        classifiers.choose()
+
+
+def test_a_download_that_fails_is_no_error(no_weights, monkeypatch):
+    def fail(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.undo()
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(no_weights / "hub"))
+    monkeypatch.setattr("torch.hub.download_url_to_file", fail)
+    monkeypatch.delenv("TUTORIAL_MODEL", raising=False)
+    assert classifiers.choose()[1].name == "efficientnet_lite0"
+
+
+def test_what_a_client_must_know_survives_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "ARTIFACTS", tmp_path)
+    _, classifier = classifiers.efficientnet_lite0()
+    classifiers.save(classifier, tmp_path / "classifier.json")
+    assert classifiers.load() == classifier
+    assert json.loads((tmp_path / "classifier.json").read_text())["trained"] is True
+
+
+def test_machine_reports_every_row():
+    text = machine.report().to_html()
+    for row in "processor", "embedded Triton", "ResNet-50 weights", "Docker":
+        assert row in text
+    assert machine.import_tensorrt().__name__.startswith("tensorrt")
+
+
+@pytest.mark.parametrize(
+    ("machine_name", "libc", "words"),
+    [
+        ("aarch64", ("glibc", "2.36"), "found Linux on aarch64"),
+        ("x86_64", ("glibc", "2.31"), "glibc 2.31; the series needs"),
+        ("x86_64", ("", ""), "an unknown libc"),
+    ],
+)
+def test_an_unfit_machine_is_told_so(monkeypatch, machine_name, libc, words):
+    monkeypatch.setattr(machine.platform, "machine", lambda: machine_name)
+    monkeypatch.setattr(machine.platform, "libc_ver", lambda: libc)
+    with pytest.raises(RuntimeError, match=words):
+        machine.check()
+
+
+def test_figures_are_drawn():
+    table = pd.DataFrame({"a": [1.0, 2], "b": [2.0, 3]}, index=["x", "y"])
+    errors = {"one": np.array([0, 1e-6, 1e-5]), "two": np.array([1e-7, 1e-4])}
+    pictures = [images.load(images.sample(name)) for name in ("coffee", "camera")]
+    labels = [f"class {i}" for i in range(10)]
+    figures = [
+        plots.bars({"Conv": 53, "Relu": 49}, "nodes"),
+        plots.grouped_bars(table, "milliseconds"),
+        plots.error_histogram(errors),
+        plots.predictions(pictures, np.eye(10)[:2], labels, ["one", "two"]),
+        plots.preprocessing(pictures[0], images.preprocess(pictures[0], **NUMBERS)),
+    ]
+    for figure in figures:
+        figure.canvas.draw()
+        plots.plt.close(figure)
+
+
+def test_no_module_imports_one_that_imports_it():
+    imports = {}
+    for file in Path(paths.ROOT, "helpers").glob("*.py"):
+        lines = [
+            x for x in file.read_text().splitlines() if x.startswith("from helpers")
+        ]
+        names = ",".join(line.partition("import ")[2] for line in lines)
+        imports[file.stem] = {x.strip() for x in names.split(",") if x.strip()}
+    done = set()
+    while rest := set(imports) - done:
+        free = {name for name in rest if imports[name] <= done}
+        assert free, f"a circle among {sorted(rest)}"
+        done |= free

@@ -1,0 +1,231 @@
+"""The embedded server starts, answers, fails with reasons, and never stays behind."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import psutil
+import pytest
+import tritonclient.grpc as grpcclient
+import tritonclient.http as httpclient
+
+from conftest import triton_processes
+from helpers import paths, triton_server
+from helpers.triton_server import TritonServerError
+
+DOUBLE = 'backend: "onnxruntime"\n'
+
+
+def double(server, values):
+    client = httpclient.InferenceServerClient(server.http)
+    tensor = httpclient.InferInput("x", values.shape, "FP32")
+    tensor.set_data_from_numpy(values)
+    answer = client.infer("double", [tensor]).as_numpy("y")
+    client.close()
+    return answer
+
+
+def shared_memory(pid):
+    return list(Path("/dev/shm").glob(f"triton-{pid}-*"))
+
+
+def wait_until(condition, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return condition()
+
+
+def test_is_ready_within_ten_seconds_and_equals_onnx_runtime(artifacts):
+    begin = time.monotonic()
+    with triton_server.start(models=["classifier_onnx"]) as server:
+        assert time.monotonic() - begin < 10
+        batch = np.load(artifacts / "reference.npz")["input"]
+        session = ort.InferenceSession(artifacts / "classifier.onnx")
+        for size in 1, 2, 8:
+            images = batch[:size]
+            (expected,) = session.run(None, {"input": images})
+            for library, url in (httpclient, server.http), (grpcclient, server.grpc):
+                tensor = library.InferInput("input", images.shape, "FP32")
+                tensor.set_data_from_numpy(images)
+                client = library.InferenceServerClient(url)
+                found = client.infer("classifier_onnx", [tensor]).as_numpy("logits")
+                client.close()
+                assert np.array_equal(found, expected)
+
+
+def test_is_the_version_that_we_say(server):
+    client = httpclient.InferenceServerClient(server.http)
+    version = client.get_server_metadata()["version"]
+    client.close()
+    assert version == triton_server.EMBEDDED_VERSION
+
+
+def test_listens_on_the_loopback_address_only(server):
+    ports = {int(x.split(":")[1]) for x in (server.http, server.grpc, server.metrics)}
+    listening = [x for x in psutil.net_connections("tcp") if x.status == "LISTEN"]
+    addresses = {x.laddr.ip for x in listening if x.laddr.port in ports}
+    assert addresses == {"127.0.0.1"}
+
+
+def test_stop_leaves_nothing(make_repository):
+    before = triton_processes()
+    server = triton_server.start(make_repository({"double": DOUBLE}))
+    x = np.arange(8, dtype=np.float32).reshape(2, 4)
+    assert np.array_equal(double(server, x), 2 * x)
+    assert shared_memory(os.getpid())
+    server.stop()
+    server.stop()  # a second time does nothing
+    assert not server.is_alive()
+    assert triton_processes() == before
+    triton_server.start(models=[], ports=ports_of(server)).stop()  # the ports are free
+
+
+def ports_of(server):
+    return [int(x.split(":")[1]) for x in (server.http, server.grpc, server.metrics)]
+
+
+OWNER = """
+import sys, time
+from helpers import triton_server
+server = triton_server.start(sys.argv[1])
+print(server.http, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_ends_with_its_owner(make_repository, number):
+    before = triton_processes()
+    repository = make_repository({"double": DOUBLE})
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(repository)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert owner.stdout.readline().startswith("127.0.0.1:")
+    assert len(triton_processes()) > len(before)
+    owner.send_signal(number)
+    owner.wait()
+    assert wait_until(lambda: triton_processes() == before)
+    assert wait_until(lambda: not shared_memory(owner.pid))
+
+
+def test_a_killed_server_takes_its_stubs_along(make_repository):
+    before = triton_processes()
+    server = triton_server.start(make_repository({"double": DOUBLE}))
+    (supervisor,) = (
+        x for x in psutil.Process().children() if x.pid == server_pid(server)
+    )
+    (tritonserver,) = supervisor.children()
+    tritonserver.kill()
+    assert wait_until(lambda: not server.is_alive())
+    server.stop()
+    assert triton_processes() == before
+    assert not shared_memory(f"{os.getpid()}-{server.command[-1].split('-')[-2]}")
+
+
+def server_pid(server):
+    return server._supervisor.pid
+
+
+def test_two_servers_do_not_collide(make_repository):
+    repository = make_repository({"double": DOUBLE})
+    with (
+        triton_server.start(repository) as one,
+        triton_server.start(repository) as two,
+    ):
+        x = np.ones((1, 4), np.float32)
+        assert np.array_equal(double(one, x), double(two, x))
+
+
+def test_a_taken_port_is_named():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(TritonServerError, match=f"port {port} on 127.0.0.1 cannot"):
+            triton_server.start(models=[], ports=(port, port + 1, port + 2))
+
+
+def test_a_missing_repository_is_named():
+    with pytest.raises(FileNotFoundError, match="no model repository at /no/such"):
+        triton_server.start("/no/such")
+
+
+def test_a_failed_start_says_why_and_where_the_log_is(make_repository):
+    repository = make_repository({"double": 'backend: "onnxruntime"\nmax_batch: 3\n'})
+    with pytest.raises(TritonServerError) as failure:
+        triton_server.start(repository)
+    message = str(failure.value)
+    assert 'has no field named "max_batch"' in message
+    (log,) = (word for word in message.split() if ".log" in word)
+    assert Path(log.rstrip(",")).exists()
+
+
+def test_a_server_that_does_not_get_ready_in_time_is_stopped():
+    before = triton_processes()
+    with pytest.raises(TritonServerError, match="was not ready after 0 s"):
+        triton_server.start(models=[], timeout=0)
+    assert triton_processes() == before
+
+
+@pytest.fixture
+def broken_environment(tmp_path, monkeypatch):
+    site = tmp_path / "lib/python3.11/site-packages"
+    site.mkdir(parents=True)
+    (tmp_path / "tritonserver").touch()
+    monkeypatch.setattr(paths, "TRITON_ENVIRONMENT", tmp_path)
+    monkeypatch.setattr(triton_server, "TRITONSERVER", tmp_path / "tritonserver")
+    return site
+
+
+def test_numpy_2_in_the_servers_environment_is_refused(broken_environment):
+    (broken_environment / "numpy-2.4.6.dist-info").mkdir()
+    with pytest.raises(TritonServerError, match=r"holds numpy-2.4.6.*'numpy<2'"):
+        triton_server.start(models=[])
+
+
+def test_a_missing_installation_names_the_notebook(broken_environment):
+    triton_server.TRITONSERVER.unlink()
+    with pytest.raises(TritonServerError, match="run notebooks/00_check_your_machine"):
+        triton_server.start(models=[])
+
+
+def test_a_python_without_shared_library_is_refused(broken_environment, monkeypatch):
+    monkeypatch.setattr(triton_server.sysconfig, "get_config_var", lambda name: "none")
+    monkeypatch.setattr(triton_server.sys, "base_prefix", "/nowhere")
+    with pytest.raises(TritonServerError, match="apt install libpython3"):
+        triton_server.install()
+
+
+def test_attach_uses_a_server_and_leaves_it_alone(server):
+    other = triton_server.attach(server.http)
+    assert other.http == server.http
+    other.stop()
+    assert server.is_alive()
+
+
+def test_attach_says_what_is_wrong():
+    with pytest.raises(ValueError, match="not of the form host or host:port"):
+        triton_server.attach("http://127.0.0.1:8000")
+    with pytest.raises(TritonServerError, match="no Triton server is ready at 127"):
+        triton_server.attach("127.0.0.1:9")
+
+
+def test_serve_loads_a_model_into_a_server_elsewhere(monkeypatch, make_repository):
+    repository = make_repository({"double": DOUBLE})
+    with triton_server.start(repository, models=[]) as elsewhere:
+        monkeypatch.setenv("TUTORIAL_TRITON", elsewhere.http)
+        served = triton_server.serve(["double"])
+        x = np.ones((1, 4), np.float32)
+        assert np.array_equal(double(served, x), 2 * x)
+        with pytest.raises(TritonServerError, match="cannot load nosuch"):
+            triton_server.serve(["nosuch"])
