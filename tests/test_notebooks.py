@@ -76,6 +76,12 @@ def test_tags_are_known(code):
             assert TAG.fullmatch(tag), f"unknown tag {tag!r}"
 
 
+def test_copyable_cells_say_so(code):
+    for cell in code:
+        marked = cell.source.startswith("# copyable\n")
+        assert marked == ("copyable" in tags(cell)), cell.source
+
+
 def test_no_cell_ends_in_a_semicolon(code):
     for cell in code:
         assert not cell.source.endswith(";"), cell.source

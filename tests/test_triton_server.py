@@ -97,7 +97,8 @@ def ports_of(server):
 
 
 OWNER = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
 from helpers import triton_server
 server = triton_server.start(sys.argv[1])
 print(server.http, flush=True)
@@ -118,7 +119,7 @@ def test_ends_with_its_owner(make_repository, number):
     assert owner.stdout.readline().startswith("127.0.0.1:")
     assert len(triton_processes()) > len(before)
     owner.send_signal(number)
-    owner.wait()
+    owner.wait(timeout=60)
     assert wait_until(lambda: triton_processes() == before)
     assert wait_until(lambda: not shared_memory(f"triton-{owner.pid}-"))
 
