@@ -20,8 +20,8 @@ clean:          ## remove what was installed and what the notebooks wrote
 setup: .venv/ready
 	@.venv/bin/python -c "from helpers import triton_server; triton_server.install()"
 
-.venv/ready: requirements.txt pyproject.toml
-	$(PYTHON) -c "import sys; v = sys.version.split()[0]; (3, 11) <= sys.version_info < (3, 13) or sys.exit(f'found Python {v}: Python 3.11 or 3.12 is needed; try: make PYTHON=python3.12 ...')"
+.venv/ready: requirements.txt
+	@$(PYTHON) -c "import sys; v = sys.version.split()[0]; (3, 11) <= sys.version_info < (3, 13) or sys.exit(f'found Python {v}: Python 3.11 or 3.12 is needed; try: make PYTHON=python3.12 ...')"
 	@echo 'Installing into .venv: 6 GB, some minutes the first time'
 	$(PYTHON) -m venv --clear .venv
 	.venv/bin/pip install --quiet --requirement requirements.txt

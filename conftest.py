@@ -18,6 +18,7 @@ def tags(item):
 def pytest_configure(config):
     config.option.nbval_sanitize_with = str(SANITIZE)
     os.environ["TUTORIAL_MODEL"] = "efficientnet_lite0"  # as in the stored outputs
+    os.environ.pop("TUTORIAL_TRITON", None)  # the notebooks stop the server they ask
 
 
 def pytest_collectstart(collector):

@@ -2,8 +2,8 @@
 
 import json
 import os
+import pickle
 import socket
-import urllib.error
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -91,8 +91,8 @@ def _download_resnet50():
     try:
         with _socket_timeout(DOWNLOAD_TIMEOUT):
             ResNet50_Weights.IMAGENET1K_V2.get_state_dict(check_hash=True)
-    except (urllib.error.URLError, OSError):
-        pass  # no network: what follows needs none
+    except (OSError, RuntimeError):
+        pass  # no network, or a login page with another hash: go on without
 
 
 def resnet50(download=False):
@@ -123,7 +123,14 @@ def resnet50(download=False):
     module = torchvision.models.resnet50(weights=None).eval()
     source = f"random weights (seed {SEED})"
     if checkpoint:
-        module.load_state_dict(torch.load(checkpoint, weights_only=True))
+        try:
+            state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+            module.load_state_dict(state)
+        except (pickle.UnpicklingError, EOFError, RuntimeError, TypeError) as error:
+            raise RuntimeError(
+                f"{checkpoint} does not hold the state_dict of a ResNet-50: delete it "
+                "if it is a broken download, or set TUTORIAL_WEIGHTS to another file"
+            ) from error
         source = f"trained weights ({checkpoint.name})"
     numbers = RESNET50_PREPROCESSING
     return module, Classifier("resnet50", source, bool(checkpoint), numbers)
@@ -147,9 +154,21 @@ def efficientnet_lite0():
     return module, Classifier("efficientnet_lite0", source, True, numbers)
 
 
+def _check_name(what, name):
+    if name not in ("resnet50", "efficientnet_lite0"):
+        raise ValueError(
+            f"{what} is {name!r}; it can be resnet50 or efficientnet_lite0"
+        )
+
+
 def by_name(name):
-    """The module and the ``Classifier`` of ``resnet50`` or ``efficientnet_lite0``."""
-    return {"resnet50": resnet50, "efficientnet_lite0": efficientnet_lite0}[name]()
+    """The module and the ``Classifier`` of ``resnet50`` or ``efficientnet_lite0``.
+
+    Raises:
+        ValueError: it is another name.
+    """
+    _check_name("the classifier", name)
+    return resnet50() if name == "resnet50" else efficientnet_lite0()
 
 
 def choose():
@@ -166,10 +185,8 @@ def choose():
         RuntimeError: it names ``resnet50``, and there are no trained weights for it.
     """
     wanted = os.environ.get("TUTORIAL_MODEL")
-    if wanted not in (None, "", "resnet50", "efficientnet_lite0"):
-        raise ValueError(
-            f"TUTORIAL_MODEL is {wanted!r}; it can be resnet50 or efficientnet_lite0"
-        )
+    if wanted:
+        _check_name("TUTORIAL_MODEL", wanted)
     if wanted == "efficientnet_lite0":
         return efficientnet_lite0()
     module, classifier = resnet50(download=True)

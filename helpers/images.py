@@ -6,8 +6,7 @@ import cv2
 import numpy as np
 import skimage.data
 
-# Files that scikit-image ships. Licences: CC0 or public domain, as the docstrings of
-# skimage.data say; retrieved with the package, never downloaded.
+# Files inside the package scikit-image, with the licences that skimage.data names.
 SAMPLES = {
     "coffee": ("coffee.png", "Rachel Michetti, CC0"),
     "camera": ("camera.png", "Lav Varshney, CC0"),

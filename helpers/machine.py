@@ -86,16 +86,11 @@ def _onnx():
 
 
 def _onnxruntime():
-    import onnxruntime
+    from onnxruntime import __version__, get_available_providers
 
-    names = [x.removesuffix("ExecutionProvider") for x in ort_providers(onnxruntime)]
-    return f"{onnxruntime.__version__}, providers {', '.join(names)}"
-
-
-def ort_providers(onnxruntime):
-    """Execution providers of this ONNX Runtime that run on this machine itself."""
-    remote = "AzureExecutionProvider"
-    return [x for x in onnxruntime.get_available_providers() if x != remote]
+    names = [x.removesuffix("ExecutionProvider") for x in get_available_providers()]
+    names = [x for x in names if x != "Azure"]  # that one sends the work elsewhere
+    return f"{__version__}, providers {', '.join(names)}"
 
 
 def _tensorrt():
@@ -132,7 +127,7 @@ _ROWS = [
         "NVIDIA GPU and driver",
         _gpu,
         "run TensorRT engines",
-        "nothing: recordings stand in",
+        "nothing",
     ),
     ("Python", platform.python_version, "run the notebooks (3.11 or 3.12)", ""),
     ("PyTorch", lambda: _version("torch"), "define and export the network (01)", ""),
@@ -148,13 +143,13 @@ _ROWS = [
         "embedded Triton",
         _embedded_triton,
         "serve models without Docker (05 to 07)",
-        "the last cell of notebook 00 installs it",
+        "notebook 00 installs it",
     ),
     (
         "Docker",
         _docker,
         "serve them with NVIDIA's container (06)",
-        "nothing: the embedded Triton stands in",
+        "nothing: the embedded Triton serves instead",
     ),
     (
         "ResNet-50 weights",

@@ -55,6 +55,7 @@ def record(step, against, measures):
         measures: what ``compare`` returned.
     """
     path = paths.ARTIFACTS / "parity.csv"
+    path.parent.mkdir(exist_ok=True)
     row = pd.DataFrame({"against": against, **measures}, index=[step])
     if path.exists():
         rows = pd.read_csv(path, index_col=0)

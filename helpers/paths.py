@@ -29,8 +29,9 @@ def artifact(name):
     """
     path = ARTIFACTS / name
     if not path.exists():
+        notebook = MADE_BY.get(name, "*")
         raise FileNotFoundError(
-            f"{path} is missing: run notebooks/{MADE_BY[name]}.ipynb, which makes it"
+            f"{path} is missing: run notebooks/{notebook}.ipynb, which makes it"
         )
     return path
 

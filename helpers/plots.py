@@ -87,8 +87,11 @@ def error_histogram(errors, title=None):
         title: of the figure.
     """
     figure, axes = plt.subplots(figsize=(7, 3.2))
-    smallest = min(e[e > 0].min() for e in errors.values())
-    edges = np.geomspace(smallest, max(e.max() for e in errors.values()) * 1.01, 60)
+    largest = max(e.max() for e in errors.values()) or 1e-12  # all are equal to the bit
+    smallest = min(
+        (e[e > 0].min() for e in errors.values() if e.any()), default=largest
+    )
+    edges = np.geomspace(smallest, max(largest, 10 * smallest) * 1.01, 60)
     for (name, values), style in zip(errors.items(), ["-", "--", ":", "-."]):
         axes.hist(
             np.clip(values.ravel(), smallest, None),

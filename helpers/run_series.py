@@ -15,7 +15,11 @@ from base64 import b64decode
 import nbformat
 import pandas as pd
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import (
+    CellExecutionError,
+    CellTimeoutError,
+    DeadKernelError,
+)
 from nbconvert import HTMLExporter
 
 from helpers import paths
@@ -50,6 +54,11 @@ def lessons(numbers=()):
     return [path for number, path in every.items() if not numbers or number in numbers]
 
 
+def log_of(path):
+    """What libraries print past the notebook goes to this file."""
+    return EXECUTED / f"{path.stem}.log"
+
+
 def execute(path):
     """Run one notebook in a fresh kernel.
 
@@ -67,8 +76,8 @@ def execute(path):
         resources={"metadata": {"path": str(path.parent)}},
         record_timing=False,
     )
-    with (EXECUTED / f"{path.stem}.log").open("wb") as log:
-        client.execute(stdout=log, stderr=log)  # what libraries print past the notebook
+    with log_of(path).open("wb") as log:
+        client.execute(stdout=log, stderr=log)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [tidy(x) for x in cell.outputs if x.get("name") != "stderr"]
@@ -96,7 +105,9 @@ def report_failure(path, error):
     cell = re.search(r"-{18}\n(.*?)\n-{18}", str(error), re.S)
     print(f"\n{path.name} failed in the cell\n", file=sys.stderr)
     print(cell[1].strip() if cell else error, file=sys.stderr)
-    print(f"\n{error.ename}: {error.evalue}", file=sys.stderr)
+    if isinstance(error, CellExecutionError):
+        print(f"\n{error.ename}: {error.evalue}", file=sys.stderr)
+    print(f"\nWhat libraries printed: {log_of(path)}", file=sys.stderr)
 
 
 def write_html(notebook, name):
@@ -129,6 +140,7 @@ def main():
     in_place = arguments.in_place
     if in_place:  # the classifier of the stored outputs, on every machine
         os.environ["TUTORIAL_MODEL"] = "efficientnet_lite0"
+        os.environ.pop("TUTORIAL_TRITON", None)
     EXECUTED.mkdir(parents=True, exist_ok=True)
     items = []
     for path in lessons(arguments.numbers):
@@ -136,7 +148,7 @@ def main():
         begin = time.monotonic()
         try:
             notebook = execute(path)
-        except CellExecutionError as error:
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             report_failure(path, error)
             return 1
         seconds = time.monotonic() - begin

@@ -5,6 +5,7 @@ has one C++ backend, for Python models; ``triton_backends/`` adds the others as
 "Python-based backends". https://github.com/triton-inference-server/python_backend
 """
 
+import http.client
 import itertools
 import os
 import re
@@ -77,14 +78,17 @@ def _libpython():
     )
 
 
-def _copy_backends():
-    """Put the stand-ins beside the Python backend; Triton refuses links."""
+def _refresh():
+    """Bring the start script and the stand-ins up to date; Triton refuses links."""
+    files = {TRITONSERVER: START_SCRIPT}
     for name in BACKENDS_IN_PYTHON:
-        source = BACKENDS / name / "model.py"
         copy = paths.TRITON_ENVIRONMENT / "backends" / name / "model.py"
-        if not copy.exists() or copy.read_bytes() != source.read_bytes():
-            copy.parent.mkdir(exist_ok=True)
-            shutil.copy(source, copy)
+        files[copy] = (BACKENDS / name / "model.py").read_text()
+    for file, text in files.items():
+        if not file.exists() or file.read_text() != text:
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(text)
+    TRITONSERVER.chmod(0o755)
 
 
 def install():
@@ -101,7 +105,12 @@ def install():
     """
     home = paths.TRITON_ENVIRONMENT
     installed = home / REQUIREMENTS.name
-    if installed.exists() and installed.read_text() == REQUIREMENTS.read_text():
+    if (
+        installed.exists()
+        and installed.read_text() == REQUIREMENTS.read_text()
+        and (home / "bin" / "python3").exists()  # not so when its Python was removed
+    ):
+        _refresh()
         return TRITONSERVER
     if sys.version_info[:2] not in ((3, 11), (3, 12)):
         raise TritonServerError(
@@ -109,6 +118,7 @@ def install():
             "and with it Python 3.11 or 3.12"
         )
     libpython = _libpython()
+    print(f"Installing the server into {home.name}: a minute or two", file=sys.stderr)
     shutil.rmtree(home, ignore_errors=True)
     python = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
     for command in (
@@ -127,10 +137,8 @@ def install():
     python_backend.mkdir(parents=True)
     for part in (*(server / "backends" / "python").glob("*.*"), *stubs.iterdir()):
         shutil.copy(part, python_backend)
-    _copy_backends()
     (home / "lib" / libpython.name).symlink_to(libpython)
-    TRITONSERVER.write_text(START_SCRIPT)
-    TRITONSERVER.chmod(0o755)
+    _refresh()
     shutil.copy(REQUIREMENTS, installed)  # last: this file says that all is there
     return TRITONSERVER
 
@@ -173,8 +181,7 @@ class Server:
     def stop(self):
         """End what was started here; a server that ran already is left alone."""
         if self._supervisor:
-            self._supervisor.stdin.close()
-            self._supervisor.wait()
+            self._supervisor.communicate(b"stop")
             self._supervisor = None
 
     def is_alive(self):
@@ -190,11 +197,18 @@ class Server:
         self.stop()
 
 
+def _bypass_proxy(host):
+    """urllib, curl and gRPC follow ``http_proxy``, which cannot reach this machine."""
+    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    if host not in known.split(","):
+        os.environ["no_proxy"] = f"{known},{host}".strip(",")
+
+
 def _answers(url):
     try:
         with urllib.request.urlopen(url, timeout=2) as answer:
             return answer.status == 200
-    except OSError:  # URLError is one
+    except (OSError, http.client.HTTPException):  # nobody, or no HTTP there
         return False
 
 
@@ -273,7 +287,8 @@ def start(
     if not Path(repository).is_dir():
         raise FileNotFoundError(f"there is no model repository at {repository}")
     _check_installation()
-    _copy_backends()
+    _refresh()
+    _bypass_proxy("127.0.0.1")
     if ports:
         _check_free(ports)
     http, grpc, metrics = ports or _free_ports()

@@ -1,9 +1,10 @@
-"""Run a command until standard input closes, then leave none of its processes behind.
+"""Run a command until its owner says stop, or ends; leave no process behind.
 
-``triton_server`` holds the other end of the pipe. However its process ends, by
-``stop()``, an exception, a kernel restart or ``kill -9``, the pipe closes, and the
-server ends with it. A server that dies by itself leaves its Python stubs behind, and
-they ignore SIGTERM: so the whole process group is killed at the end, either way.
+``triton_server`` is the owner, the parent of this process. Its ``stop()`` writes to
+standard input. However else the owner ends, by an exception, a kernel restart or
+``kill -9``, this process gets another parent, and the server ends too. A server that
+dies by itself leaves its Python stubs behind, and they ignore SIGTERM: so the whole
+process group is killed at the end, either way.
 
     python triton_supervisor.py SHM_PREFIX COMMAND [ARGUMENT ...]
 
@@ -13,6 +14,7 @@ Exits with the command's own status. Files that the killed processes left in
 
 import ctypes
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -28,6 +30,7 @@ def end_with_supervisor():
 
 
 def main(shm_prefix, *command):
+    owner = os.getppid()
     server = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -36,7 +39,9 @@ def main(shm_prefix, *command):
     )
 
     def stop_when_owner_goes():
-        sys.stdin.buffer.read()
+        # Not the pipe's end alone: a forked child of the owner may hold it open.
+        while os.getppid() == owner and not select.select([sys.stdin], [], [], 1)[0]:
+            pass
         server.terminate()
         try:
             server.wait(GRACE)
@@ -55,5 +60,4 @@ def main(shm_prefix, *command):
 
 
 if __name__ == "__main__":
-    # os._exit: the reading thread holds stdin's lock, which an orderly exit waits for
-    os._exit(main(*sys.argv[1:]))
+    sys.exit(main(*sys.argv[1:]))

@@ -175,15 +175,32 @@ def test_resnet50_by_name_needs_weights(no_weights, monkeypatch):
         classifiers.choose()
 
 
+@pytest.mark.parametrize("content", ["text", "other network", "half"])
+def test_a_file_that_is_no_checkpoint_is_named(no_weights, monkeypatch, content):
+    file = no_weights / "mine.pth"
+    if content == "text":
+        file.write_text("<html>log in first</html>")
+    else:
+        torch.save(torch.nn.Linear(2, 2).state_dict(), file)
+    if content == "half":
+        file.write_bytes(file.read_bytes()[:500])
+    monkeypatch.setenv("TUTORIAL_WEIGHTS", str(file))
+    with pytest.raises(RuntimeError, match=r"mine\.pth does not hold the state_dict"):
+        classifiers.resnet50()
+
+
 def test_an_unknown_classifier_is_refused(no_weights, monkeypatch):
     monkeypatch.setenv("TUTORIAL_MODEL", "resnet5O")
     with pytest.raises(ValueError, match="'resnet5O'; it can be resnet50 or eff"):
         classifiers.choose()
 
 
-def test_a_download_that_fails_is_no_error(no_weights, monkeypatch):
+@pytest.mark.parametrize(
+    "error", [OSError("no network"), RuntimeError("invalid hash value")], ids=str
+)
+def test_a_download_that_fails_is_no_error(no_weights, monkeypatch, error):
     def fail(*args, **kwargs):
-        raise OSError("no network")
+        raise error
 
     monkeypatch.undo()
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(no_weights / "hub"))

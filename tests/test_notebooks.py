@@ -1,6 +1,7 @@
 """Every notebook was run once, top to bottom, and keeps the house style."""
 
 import re
+import shutil
 import subprocess
 import sys
 
@@ -132,7 +133,8 @@ def test_copyable_cells_run_outside_the_repository(path, artifacts, server, tmp_
     for name in "resnet50.onnx", "classifier.onnx", "reference.npz":
         if path.stem != "01_export_to_onnx":
             (tmp_path / "artifacts" / name).symlink_to(artifacts / name)
-    (tmp_path / "model_repository").symlink_to(paths.MODEL_REPOSITORY)
+    model = "model_repository/classifier_onnx"
+    shutil.copytree(paths.ROOT / model, tmp_path / model)
     (tmp_path / ".venv-triton").symlink_to(paths.TRITON_ENVIRONMENT)
     program = "import sys\nsys.modules['helpers'] = None\n" + copyable(path)
     program += (

@@ -1,10 +1,12 @@
 """The Python-based onnxruntime backend completes, refuses and batches like C++'s."""
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import onnx
 import pytest
 import tritonclient.grpc as grpcclient
+from onnx import TensorProto, helper, numpy_helper
 from tritonclient.utils import InferenceServerException
 
 from helpers import triton_server
@@ -20,6 +22,10 @@ REFUSED = {
         "the model configuration specifies 2 dimensions (an initial batch dimension "
         "because max_batch_size > 0 followed by the explicit tensor shape, making "
         "complete shape [-1,5])",
+    ),
+    "free": (
+        HEAD + X + Y.replace("[ 4 ]", "[ -1 ]"),
+        "model 'free', tensor 'y': the model expects 2 dimensions (shape [-1,4])",
     ),
     "type": (
         HEAD + X.replace("FP32", "FP16") + Y,
@@ -83,24 +89,141 @@ def test_completes_an_empty_config(make_repository, make_server):
     assert [(x.name, list(x.dims)) for x in config.output] == [("y", [4])]
 
 
-def test_batches_requests_of_many_clients(make_repository, make_server):
-    config = HEAD + X + Y + "dynamic_batching { max_queue_delay_microseconds: 50000 }\n"
-    client = make_server(make_repository({"double": config}), ["double"])
-    answers, lock = {}, threading.Lock()
+def infer(client, model, outputs=None, **inputs):
+    """Answers of a model by name, for float32 arrays given by name."""
+    tensors = []
+    for name, value in inputs.items():
+        tensors.append(grpcclient.InferInput(name, value.shape, "FP32"))
+        tensors[-1].set_data_from_numpy(value)
+    if outputs:
+        outputs = [grpcclient.InferRequestedOutput(name) for name in outputs]
+    answer = client.infer(model, tensors, outputs=outputs)
+    names = [tensor.name for tensor in answer.get_response().outputs]
+    return {name: answer.as_numpy(name) for name in names}
 
-    def ask(number):
-        x = np.full((1 + number % 3, 4), number, np.float32)
-        tensor = grpcclient.InferInput("x", x.shape, "FP32")
-        tensor.set_data_from_numpy(x)
-        y = client.infer("double", [tensor]).as_numpy("y")
-        with lock:
-            answers[number] = np.array_equal(y, 2 * x)
 
-    threads = [threading.Thread(target=ask, args=[n]) for n in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert answers == dict.fromkeys(range(16), True)
-    (statistics,) = client.get_inference_statistics("double").model_stats
-    assert statistics.execution_count < 16
+def together(*calls):
+    """Results, or exceptions, of calls that run at the same time."""
+    with ThreadPoolExecutor(len(calls)) as pool:
+        futures = [pool.submit(*call) for call in calls]
+    return [future.exception() or future.result() for future in futures]
+
+
+def save(repository, name, config, nodes, inputs, outputs, initializers=()):
+    """Put a model made of these nodes into a repository."""
+    values = [
+        [helper.make_tensor_value_info(x, TensorProto.FLOAT, dims) for x, dims in each]
+        for each in (inputs, outputs)
+    ]
+    graph = helper.make_graph(nodes, name, *values, initializers)
+    opset = helper.make_opsetid("", 17)
+    (repository / name / "1").mkdir(parents=True)
+    (repository / name / "config.pbtxt").write_text(config)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[opset], ir_version=8),
+        repository / name / "1" / "model.onnx",
+    )
+
+
+WAIT = "dynamic_batching { preferred_batch_size: 8 max_queue_delay_microseconds: %d }"
+HALF_SECOND = WAIT % 500_000
+
+
+@pytest.fixture(scope="module")
+def odd_models(tmp_path_factory, make_server):
+    """A client of a server with models that a careless backend gets wrong."""
+    repository = tmp_path_factory.mktemp("odd")
+    node, batch4 = helper.make_node, ["batch", 4]
+    save(
+        repository,
+        "run_size",  # answers x plus the number of rows of the whole run
+        'backend: "onnxruntime" max_batch_size: 8 ' + WAIT % 2_000_000,
+        [
+            node("Shape", ["x"], ["rows"], start=0, end=1),
+            node("Cast", ["rows"], ["count"], to=TensorProto.FLOAT),
+            node("Add", ["x", "count"], ["y"]),
+        ],
+        [("x", batch4)],
+        [("y", batch4)],
+    )
+    save(
+        repository,
+        "twice_the_rows",  # its output's first axis is not the batch
+        'backend: "onnxruntime" max_batch_size: 8 ' + HALF_SECOND,
+        [node("Concat", ["x", "x"], ["y"], axis=0)],
+        [("x", batch4)],
+        [("y", ["rows", 4])],
+    )
+    save(
+        repository,
+        "pick",  # fails for an index above 3
+        'backend: "onnxruntime" max_batch_size: 8 ' + HALF_SECOND,
+        [
+            node("Cast", ["x"], ["index"], to=TensorProto.INT64),
+            node("Gather", ["table", "index"], ["y"]),
+        ],
+        [("x", ["batch", 1])],
+        [("y", ["batch", 1])],
+        [numpy_helper.from_array(np.arange(4, dtype=np.float32) * 10, "table")],
+    )
+    save(
+        repository,
+        "sum_and_product",
+        'backend: "onnxruntime" max_batch_size: 8 ' + HALF_SECOND,
+        [node("Add", ["a", "b"], ["sum"]), node("Mul", ["a", "b"], ["product"])],
+        [("a", batch4), ("b", batch4)],
+        [("sum", batch4), ("product", batch4)],
+    )
+    save(
+        repository,
+        "fixed",  # no batch axis
+        'backend: "onnxruntime"',
+        [node("Neg", ["x"], ["y"])],
+        [("x", [2, 3])],
+        [("y", [2, 3])],
+    )
+    models = [folder.name for folder in repository.iterdir()]
+    return make_server(repository, models)
+
+
+def test_runs_requests_of_many_clients_together(odd_models):
+    x = np.arange(8, dtype=np.float32).reshape(2, 4)
+    calls = [(lambda n=n: infer(odd_models, "run_size", x=x + n),) for n in range(4)]
+    for n, answer in enumerate(together(*calls)):
+        assert np.array_equal(answer["y"], x + n + 8)
+
+
+def test_does_not_mix_answers_where_the_first_axis_is_not_the_batch(odd_models):
+    rows = [np.full((1, 4), n, np.float32) for n in (1, 2)]
+    calls = [(lambda x=x: infer(odd_models, "twice_the_rows", x=x),) for x in rows]
+    for x, answer in zip(rows, together(*calls)):
+        assert np.array_equal(answer["y"], np.concatenate([x, x]))
+
+
+def test_an_error_in_one_request_does_not_fail_its_neighbours(odd_models):
+    values = 1, 99, 3
+    calls = [
+        (lambda n=n: infer(odd_models, "pick", x=np.array([[n]], np.float32)),)
+        for n in values
+    ]
+    one, bad, three = together(*calls)
+    assert (one["y"].item(), three["y"].item()) == (10, 30)
+    assert isinstance(bad, InferenceServerException)
+    assert "indices element out of data bounds" in bad.message()
+
+
+def test_gives_each_request_the_outputs_that_it_asks_for(odd_models):
+    a, b = np.full((1, 4), 3, np.float32), np.full((1, 4), 5, np.float32)
+    model = "sum_and_product"
+    every, product = together(
+        (lambda: infer(odd_models, model, a=a, b=b),),
+        (lambda: infer(odd_models, model, ["product"], b=b, a=a),),
+    )
+    assert {name: x[0, 0] for name, x in every.items()} == {"sum": 8, "product": 15}
+    assert {name: x[0, 0] for name, x in product.items()} == {"product": 15}
+
+
+def test_serves_a_model_without_a_batch_axis(odd_models):
+    x = np.ones((2, 3), np.float32)
+    assert odd_models.get_model_config("fixed").config.max_batch_size == 0
+    assert np.array_equal(infer(odd_models, "fixed", x=x)["y"], -x)

@@ -1,6 +1,6 @@
 """The files that set a machine up agree with each other."""
 
-import ast
+import os
 import re
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import pytest
 import tomllib
 import yaml
 
-from helpers import paths
+from helpers import paths, triton_server
 
 ROOT = paths.ROOT
 
@@ -66,18 +66,33 @@ def test_conda_environment_names_the_same_pins():
     assert set(gpu) == {"tensorrt"}
 
 
-@pytest.mark.parametrize(
-    "file", sorted((ROOT / "helpers").rglob("*.py")), ids=lambda x: x.name
-)
-def test_helpers_are_valid_python_3_10(file):
-    ast.parse(file.read_text(), feature_version=(3, 10))
-
-
 def test_ruff_has_nothing_to_say():
+    """Which includes that the syntax is that of Python 3.10, the target version."""
     for check in ["check"], ["format", "--check"]:
         command = [sys.executable, "-m", "ruff", *check, "--quiet", str(ROOT)]
         result = subprocess.run(command, capture_output=True, text=True)
         assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_make_installs_only_when_requirements_change(tmp_path):
+    for name in "Makefile", "requirements.txt":
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    (tmp_path / ".venv").mkdir()
+
+    def plan():
+        command = ["make", "--dry-run", "run"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+
+    assert "-m venv --clear" in plan().stdout
+    (tmp_path / ".venv/ready").touch()
+    assert "-m venv --clear" not in plan().stdout
+    os.utime(tmp_path / ".venv/ready", (0, 0))
+    assert "-m venv --clear" in plan().stdout
+
+
+def test_the_readme_names_the_container():
+    for file in "README.md", "notebooks/06_serve_with_triton.ipynb":
+        assert triton_server.CONTAINER in (ROOT / file).read_text()
 
 
 def test_make_refuses_another_python(tmp_path):

@@ -1,5 +1,6 @@
 """The embedded server starts, answers, fails with reasons, and never stays behind."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -176,6 +177,39 @@ def test_a_server_that_does_not_get_ready_in_time_is_stopped():
     assert triton_processes() == before
 
 
+def test_an_interrupted_start_leaves_nothing(monkeypatch):
+    def interrupt(http):
+        raise KeyboardInterrupt
+
+    before = triton_processes()
+    monkeypatch.setattr(triton_server, "_is_ready", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        triton_server.start(models=[])
+    assert triton_processes() == before
+
+
+def test_a_forked_child_does_not_keep_the_server():
+    with triton_server.start(models=[]) as server:
+        child = os.fork()
+        if child == 0:  # holds what it inherits until it is killed
+            time.sleep(600)
+            os._exit(0)
+        begin = time.monotonic()
+        server.stop()
+        assert time.monotonic() - begin < 10
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_a_proxy_does_not_come_between(monkeypatch, make_repository):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with triton_server.start(make_repository({"double": DOUBLE})) as server:
+        client = grpcclient.InferenceServerClient(server.grpc)
+        assert client.is_server_ready()
+        client.close()
+
+
 @pytest.fixture
 def broken_environment(tmp_path, monkeypatch):
     site = tmp_path / "lib/python3.11/site-packages"
@@ -205,6 +239,45 @@ def test_a_python_without_shared_library_is_refused(broken_environment, monkeypa
         triton_server.install()
 
 
+def test_install_does_nothing_twice_and_starts_again_where_it_must(
+    tmp_path, monkeypatch
+):
+    commands = []
+
+    def pretend(command, **options):
+        commands.append(command)
+        server = tmp_path / "venv/lib/python3.11/site-packages/pytriton/tritonserver"
+        minor = sys.version_info.minor
+        for folder in "backends/python", f"python_backend_stubs/3.{minor}":
+            (server / folder).mkdir(parents=True, exist_ok=True)
+            (server / folder / "part.so").touch()
+        (tmp_path / "venv/bin").mkdir(exist_ok=True)
+        (tmp_path / "venv/bin/python3").touch()
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    requirements = tmp_path / "requirements-server.txt"
+    requirements.write_text("one==1\n")
+    monkeypatch.setattr(paths, "TRITON_ENVIRONMENT", tmp_path / "venv")
+    monkeypatch.setattr(
+        triton_server, "TRITONSERVER", tmp_path / "venv/bin/tritonserver"
+    )
+    monkeypatch.setattr(triton_server, "REQUIREMENTS", requirements)
+    monkeypatch.setattr(triton_server.subprocess, "run", pretend)
+    script = triton_server.install()
+    assert os.access(script, os.X_OK) and len(commands) == 2  # venv and pip
+    assert (tmp_path / "venv/backends/onnxruntime/model.py").exists()
+    triton_server.install()
+    assert len(commands) == 2
+    requirements.write_text("one==2\n")
+    triton_server.install()
+    assert len(commands) == 4
+    monkeypatch.setattr(triton_server.sys, "version_info", (3, 13, 0))
+    requirements.write_text("one==3\n")
+    with pytest.raises(TritonServerError, match=r"Python 3\.11 or 3\.12"):
+        triton_server.install()
+    assert script.exists()  # a refusal removes nothing
+
+
 def test_attach_uses_a_server_and_leaves_it_alone(server):
     other = triton_server.attach(server.http)
     assert other.http == server.http
@@ -212,7 +285,9 @@ def test_attach_uses_a_server_and_leaves_it_alone(server):
     assert server.is_alive()
 
 
-def test_attach_says_what_is_wrong():
+def test_attach_says_what_is_wrong(server):
+    with pytest.raises(TritonServerError, match="is this the HTTP port"):
+        triton_server.attach(server.grpc)
     with pytest.raises(ValueError, match="not of the form host or host:port"):
         triton_server.attach("http://127.0.0.1:8000")
     with pytest.raises(TritonServerError, match="no Triton server is ready at 127"):

@@ -7,6 +7,7 @@ https://github.com/triton-inference-server/onnxruntime_backend
 """
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,16 @@ TRITON_TYPE = {
 }
 
 
+def triton_type(tensor):
+    """Triton's name for the type of an ONNX Runtime tensor."""
+    if tensor.type not in TRITON_TYPE:
+        raise pb_utils.TritonModelException(
+            f"tensor '{tensor.name}' has the type {tensor.type}; this Python backend "
+            f"serves {', '.join(TRITON_TYPE.values())}"
+        )
+    return TRITON_TYPE[tensor.type]
+
+
 def shape(tensor):
     """Dimensions of an ONNX Runtime tensor as Triton writes them: -1 for a free one."""
     return [x if isinstance(x, int) else -1 for x in tensor.shape]
@@ -37,6 +48,15 @@ def shape(tensor):
 
 def text(dims):
     return "[" + ",".join(map(str, dims)) + "]"
+
+
+def words(error):
+    """The message of an ONNX Runtime error as the C++ backend passes it on."""
+    return re.sub(
+        r"^\[ONNXRuntimeError\] : (\d+) : \w+ : ",
+        r"onnx runtime error \1: ",
+        str(error),
+    )
 
 
 def open_session(path, parameters):
@@ -55,7 +75,7 @@ def open_session(path, parameters):
             str(path), options, providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # ONNX Runtime raises many kinds, all told in words
-        raise pb_utils.TritonModelException(f"onnx runtime error: {error}") from None
+        raise pb_utils.TritonModelException(words(error)) from None
 
 
 def check(config, session):
@@ -66,12 +86,20 @@ def check(config, session):
         ("output", session.get_outputs()),
     ):
         known = {tensor.name: tensor for tensor in tensors}
-        if kind == "input" and len(config[kind]) != len(known):
+        required = sum(not entry.get("optional") for entry in config[kind])
+        if kind == "input" and required != len(known):
             raise pb_utils.TritonModelException(
                 f"unable to load model '{name}', configuration expects "
-                f"{len(config[kind])} {kind}s, model provides {len(known)}"
+                f"{required} inputs, model provides {len(known)}"
             )
+        if kind == "input":  # what the file has a value for, a request may leave out
+            known |= {x.name: x for x in session.get_overridable_initializers()}
         for entry in config[kind]:
+            if batches and entry.get("optional"):
+                raise pb_utils.TritonModelException(
+                    f"unable to load model '{name}', optional input '{entry['name']}' "
+                    "is not supported for models that support batching"
+                )
             if entry["name"] not in known:
                 raise pb_utils.TritonModelException(
                     f"unexpected inference {kind} '{entry['name']}', "
@@ -82,7 +110,7 @@ def check(config, session):
 
 def check_tensor(name, batches, kind, entry, tensor):
     """Compare one entry of the config with the model's tensor of that name."""
-    provided = TRITON_TYPE[tensor.type]
+    provided = triton_type(tensor)
     if entry["data_type"] != f"TYPE_{provided}":
         raise pb_utils.TritonModelException(
             f"unable to load model '{name}', configuration expects datatype "
@@ -97,11 +125,10 @@ def check_tensor(name, batches, kind, entry, tensor):
             "1 dimension and the first dimension must be -1; but shape expected by the "
             f"model is {text(model)}"
         )
-    dims = entry.get("reshape", {}).get("shape") or entry["dims"]
+    dims = entry["reshape"]["shape"] if "reshape" in entry else entry["dims"]
     full = [-1] * batches + [int(x) for x in dims]
-    if len(full) != len(model) or any(
-        a != b and -1 not in (a, b) for a, b in zip(full, model)
-    ):
+    free = -1 if kind == "input" else None  # an output has to be the model's exactly
+    if len(full) != len(model) or any(b not in (a, free) for a, b in zip(full, model)):
         because = (
             "an initial batch dimension because max_batch_size > 0 followed by the "
             f"explicit tensor shape, making complete shape {text(full)}"
@@ -132,6 +159,7 @@ class TritonPythonModel:
         if can_batch and not max_batch_size:
             max_batch_size = DEFAULT_MAX_BATCH_SIZE
             auto_complete_model_config.set_max_batch_size(max_batch_size)
+        if can_batch and max_batch_size > 1 and "sequence_batching" not in config:
             auto_complete_model_config.set_dynamic_batching()
         for kind, tensors, add in (
             ("input", inputs, auto_complete_model_config.add_input),
@@ -141,7 +169,7 @@ class TritonPythonModel:
                 add(
                     {
                         "name": tensor.name,
-                        "data_type": f"TYPE_{TRITON_TYPE[tensor.type]}",
+                        "data_type": f"TYPE_{triton_type(tensor)}",
                         "dims": shape(tensor)[max_batch_size > 0 :],
                     }
                 )
@@ -172,35 +200,27 @@ class TritonPythonModel:
             name: np.concatenate([feed[name] for feed in feeds])
             for name in self.input_names
         }
-        names = [output.name for output in self.session.get_outputs()]
-        sizes = [len(feed[self.input_names[0]]) for feed in feeds]
-        ends = np.cumsum(sizes)[:-1]
-        values = [np.split(x, ends) for x in self.session.run(names, batch)]
-        responses = []
-        for i, request in enumerate(requests):
-            wanted = request.requested_output_names()
-            responses.append(
-                pb_utils.InferenceResponse(
-                    [
-                        pb_utils.Tensor(name, np.ascontiguousarray(value[i]))
-                        for name, value in zip(names, values)
-                        if name in wanted
-                    ]
-                )
+        wanted = [request.requested_output_names() for request in requests]
+        names = sorted(set().union(*wanted))
+        values = dict(zip(names, self.session.run(names, batch)))
+        ends = np.cumsum([len(feed[self.input_names[0]]) for feed in feeds])
+        if any(len(value) != ends[-1] for value in values.values()):
+            raise ValueError("the first axis of an output is not the batch")
+        return [
+            pb_utils.InferenceResponse(
+                [pb_utils.Tensor(name, values[name][begin:end]) for name in own]
             )
-        return responses
+            for own, begin, end in zip(wanted, [0, *ends], ends)
+        ]
 
     def run_alone(self, request):
         names = request.requested_output_names()
         try:
             values = self.session.run(names, self.feed(request))
+            tensors = [pb_utils.Tensor(*pair) for pair in zip(names, values)]
         except Exception as error:
-            return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error)))
-        tensors = [pb_utils.Tensor(*pair) for pair in zip(names, values)]
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError(words(error)))
         return pb_utils.InferenceResponse(tensors)
 
     def feed(self, request):
-        return {
-            name: pb_utils.get_input_tensor_by_name(request, name).as_numpy()
-            for name in self.input_names
-        }
+        return {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
