@@ -82,7 +82,7 @@ def _gpu():
 def _onnx():
     from onnx.defs import onnx_opset_version
 
-    return f"{_version('onnx')}, opsets up to {onnx_opset_version()}"
+    return f"{_version('onnx')}, opsets 1 to {onnx_opset_version()}"
 
 
 def _onnxruntime():
