@@ -1,8 +1,10 @@
 """Which classifier, its weights, its labels and its preprocessing numbers."""
 
+import hashlib
 import json
 import os
 import pickle
+import re
 import socket
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -71,6 +73,8 @@ def resnet50_checkpoint():
 
     Raises:
         FileNotFoundError: ``TUTORIAL_WEIGHTS`` names no file.
+        ValueError: the file's name holds a hash, as torchvision's do, and it is not
+            the file's own.
     """
     import torch
     from torchvision.models import ResNet50_Weights
@@ -78,10 +82,27 @@ def resnet50_checkpoint():
     if named := os.environ.get("TUTORIAL_WEIGHTS"):
         if not Path(named).is_file():
             raise FileNotFoundError(f"TUTORIAL_WEIGHTS names {named}: no such file")
+        _check_hash(Path(named))
         return Path(named)
     file_name = Path(ResNet50_Weights.IMAGENET1K_V2.url).name
     cached = Path(torch.hub.get_dir(), "checkpoints", file_name)
     return cached if cached.exists() else None
+
+
+def _check_hash(path):
+    """Compare a file with the hash in its name, where it has one, as torch.hub does.
+
+    Raises:
+        ValueError: they differ.
+    """
+    if in_name := re.search(r"-([0-9a-f]{8,})\.", path.name):
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        if not found.startswith(in_name[1]):
+            raise ValueError(
+                f"{path} is not what its name says: SHA-256 begins with "
+                f"{found[: len(in_name[1])]}, not {in_name[1]}. Fetch it again, or "
+                "rename it if it is meant to be another"
+            )
 
 
 def _download_resnet50():
@@ -109,7 +130,7 @@ def resnet50(download=False):
         The module, (N, 3, 224, 224) float32 to (N, 1000) logits, and a ``Classifier``.
 
     Raises:
-        FileNotFoundError: ``TUTORIAL_WEIGHTS`` names no file.
+        FileNotFoundError, ValueError: see ``resnet50_checkpoint``.
         RuntimeError: the checkpoint is not one of ResNet-50.
     """
     import torch

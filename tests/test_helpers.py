@@ -189,6 +189,14 @@ def test_a_file_that_is_no_checkpoint_is_named(no_weights, monkeypatch, content)
         classifiers.resnet50()
 
 
+def test_a_checkpoint_with_another_hash_is_refused(no_weights, monkeypatch):
+    file = no_weights / "resnet50-11ad3fa6.pth"
+    file.write_bytes(b"half a download")
+    monkeypatch.setenv("TUTORIAL_WEIGHTS", str(file))
+    with pytest.raises(ValueError, match=r"begins with [0-9a-f]{8}, not 11ad3fa6"):
+        classifiers.resnet50()
+
+
 def test_an_unknown_classifier_is_refused(no_weights, monkeypatch):
     monkeypatch.setenv("TUTORIAL_MODEL", "resnet5O")
     with pytest.raises(ValueError, match="'resnet5O'; it can be resnet50 or eff"):

@@ -1,9 +1,11 @@
 """The Python-based onnxruntime backend completes, refuses and batches like C++'s."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnx
+import psutil
 import pytest
 import tritonclient.grpc as grpcclient
 from onnx import TensorProto, helper, numpy_helper
@@ -40,6 +42,13 @@ REFUSED = {
         HEAD + X + X.replace('"x"', '"x2"') + Y,
         "unable to load model 'count', configuration expects 2 inputs, "
         "model provides 1",
+    ),
+    "threads": (
+        HEAD
+        + X
+        + Y
+        + 'parameters { key: "intra_op_thread_count" value { string_value: "two" } }\n',
+        "the parameter intra_op_thread_count is 'two'; it has to be a whole number",
     ),
     "file": (
         HEAD + X + Y + 'default_model_filename: "other.onnx"\n',
@@ -109,10 +118,19 @@ def together(*calls):
     return [future.exception() or future.result() for future in futures]
 
 
-def save(repository, name, config, nodes, inputs, outputs, initializers=()):
+def save(
+    repository,
+    name,
+    config,
+    nodes,
+    inputs,
+    outputs,
+    initializers=(),
+    kind=TensorProto.FLOAT,
+):
     """Put a model made of these nodes into a repository."""
     values = [
-        [helper.make_tensor_value_info(x, TensorProto.FLOAT, dims) for x, dims in each]
+        [helper.make_tensor_value_info(x, kind, dims) for x, dims in each]
         for each in (inputs, outputs)
     ]
     graph = helper.make_graph(nodes, name, *values, initializers)
@@ -182,6 +200,26 @@ def odd_models(tmp_path_factory, make_server):
         [("x", [2, 3])],
         [("y", [2, 3])],
     )
+    save(
+        repository,
+        "text",
+        'backend: "onnxruntime"',
+        [node("Identity", ["x"], ["y"])],
+        [("x", ["batch", 2])],
+        [("y", ["batch", 2])],
+        kind=TensorProto.STRING,
+    )
+    for threads in 1, 4:
+        save(
+            repository,
+            f"threads_{threads}",
+            'backend: "onnxruntime" instance_group { count: 1 kind: KIND_CPU } '
+            'parameters { key: "intra_op_thread_count" '
+            f'value {{ string_value: "{threads}" }} }}',
+            [node("Neg", ["x"], ["y"])],
+            [("x", batch4)],
+            [("y", batch4)],
+        )
     models = [folder.name for folder in repository.iterdir()]
     return make_server(repository, models)
 
@@ -227,3 +265,38 @@ def test_serves_a_model_without_a_batch_axis(odd_models):
     x = np.ones((2, 3), np.float32)
     assert odd_models.get_model_config("fixed").config.max_batch_size == 0
     assert np.array_equal(infer(odd_models, "fixed", x=x)["y"], -x)
+
+
+def test_serves_text(odd_models):
+    text = np.array([["espresso", "Grüße"], ["", "猫"]], object)
+    tensor = grpcclient.InferInput("x", text.shape, "BYTES")
+    tensor.set_data_from_numpy(text)
+    answer = odd_models.infer("text", [tensor]).as_numpy("y")
+    assert [[x.decode() for x in row] for row in answer] == text.tolist()
+
+
+def test_uses_the_threads_that_the_config_asks_for(odd_models):
+    counts = {}
+    for process in psutil.process_iter(["cmdline"]):
+        for argument in process.info["cmdline"] or ():
+            if match := re.search(r"/threads_(\d)/1/model.onnx$", argument):
+                counts[match[1]] = process.num_threads()
+    assert counts["4"] - counts["1"] == 3
+
+
+def test_refuses_to_batch_a_model_without_a_batch_axis(make_server, tmp_path):
+    save(
+        tmp_path,
+        "fixed",
+        HEAD + X + Y,
+        [helper.make_node("Neg", ["x"], ["y"])],
+        [("x", [1, 4])],
+        [("y", [1, 4])],
+    )
+    client = make_server(tmp_path, [])
+    with pytest.raises(InferenceServerException) as refusal:
+        client.load_model("fixed")
+    assert (
+        "for the model to support batching the shape should have at least 1 dimension "
+        "and the first dimension must be -1; but shape expected by the model is [1,4]"
+    ) in refusal.value.message()

@@ -28,6 +28,7 @@ TRITON_TYPE = {
     "tensor(float16)": "FP16",
     "tensor(float)": "FP32",
     "tensor(double)": "FP64",
+    "tensor(string)": "STRING",  # as TYPE_STRING; on the wire it is called BYTES
 }
 
 
@@ -67,7 +68,13 @@ def open_session(path, parameters):
         ("inter_op_thread_count", "inter_op_num_threads"),
     ):
         if key in parameters:
-            setattr(options, attribute, int(parameters[key]["string_value"]))
+            value = parameters[key]["string_value"]
+            if not value.isdecimal():
+                raise pb_utils.TritonModelException(
+                    f"the parameter {key} is '{value}'; it has to be a whole number, "
+                    "and 0 leaves the choice to ONNX Runtime"
+                )
+            setattr(options, attribute, int(value))
     if not Path(path).exists():
         raise pb_utils.TritonModelException(f"failed to stat file {path}")
     try:
@@ -223,4 +230,9 @@ class TritonPythonModel:
         return pb_utils.InferenceResponse(tensors)
 
     def feed(self, request):
-        return {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+        feed = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+        for name, value in feed.items():
+            if value.dtype == object:  # ONNX strings are text, Triton's are bytes
+                text = [x.decode() for x in value.ravel()]
+                feed[name] = np.array(text, object).reshape(value.shape)
+        return feed
