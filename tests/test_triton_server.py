@@ -1,11 +1,13 @@
 """The embedded server starts, answers, fails with reasons, and never stays behind."""
 
 import os
+import queue
 import signal
 import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -46,12 +48,16 @@ def wait_until(condition, seconds=20):
     return condition()
 
 
-def test_is_ready_within_ten_seconds_and_equals_onnx_runtime(artifacts):
+@pytest.mark.parametrize(
+    ("model", "file"),
+    [("classifier_onnx", "classifier.onnx"), ("resnet50", "resnet50.onnx")],
+)
+def test_is_ready_within_ten_seconds_and_equals_onnx_runtime(artifacts, model, file):
     begin = time.monotonic()
-    with triton_server.start(models=["classifier_onnx"]) as server:
+    with triton_server.start(models=[model]) as server:
         assert time.monotonic() - begin < 10
         batch = np.load(artifacts / "reference.npz")["input"]
-        session = ort.InferenceSession(artifacts / "classifier.onnx")
+        session = ort.InferenceSession(artifacts / file)
         for size in 1, 2, 8:
             images = batch[:size]
             (expected,) = session.run(None, {"input": images})
@@ -59,7 +65,7 @@ def test_is_ready_within_ten_seconds_and_equals_onnx_runtime(artifacts):
                 tensor = library.InferInput("input", images.shape, "FP32")
                 tensor.set_data_from_numpy(images)
                 client = library.InferenceServerClient(url)
-                found = client.infer("classifier_onnx", [tensor]).as_numpy("logits")
+                found = client.infer(model, [tensor]).as_numpy("logits")
                 client.close()
                 assert np.array_equal(found, expected)
 
@@ -123,6 +129,58 @@ def test_ends_with_its_owner(make_repository, number):
     owner.wait(timeout=60)
     assert wait_until(lambda: triton_processes() == before)
     assert wait_until(lambda: not shared_memory(f"triton-{owner.pid}-"))
+
+
+def test_twenty_starts_and_stops_leave_nothing(make_repository):
+    before = triton_processes()
+    repository = make_repository({"double": DOUBLE})
+    x = np.ones((1, 4), np.float32)
+
+    def cycle(_):
+        with triton_server.start(repository) as server:
+            assert np.array_equal(double(server, x), 2 * x)
+        return shm_prefix(server)
+
+    with ThreadPoolExecutor(4) as pool:
+        prefixes = list(pool.map(cycle, range(20)))
+    assert triton_processes() == before
+    assert not any(map(shared_memory, prefixes))
+
+
+def test_five_killed_owners_leave_nothing(make_repository):
+    before = triton_processes()
+    repository = make_repository({"double": DOUBLE})
+    owners = [
+        subprocess.Popen(
+            [sys.executable, "-c", OWNER, str(repository)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(5)
+    ]
+    for owner in owners:
+        assert owner.stdout.readline().startswith("127.0.0.1:")
+    for owner in owners:
+        owner.kill()
+        owner.wait()
+    assert wait_until(lambda: triton_processes() == before, seconds=40)
+    assert not any(shared_memory(f"triton-{owner.pid}-") for owner in owners)
+
+
+def test_a_request_to_a_server_that_is_killed_ends_with_an_error(artifacts):
+    server = triton_server.start(models=["classifier_onnx"])
+    client = grpcclient.InferenceServerClient(server.grpc)
+    tensor = grpcclient.InferInput("input", (32, 3, 224, 224), "FP32")
+    tensor.set_data_from_numpy(np.zeros((32, 3, 224, 224), np.float32))
+    answers = queue.Queue()
+    client.async_infer(
+        "classifier_onnx", [tensor], callback=lambda result, error: answers.put(error)
+    )
+    time.sleep(0.1)  # the run itself takes longer
+    (tritonserver,) = psutil.Process(server._supervisor.pid).children()
+    tritonserver.kill()
+    assert "UNAVAILABLE" in str(answers.get(timeout=20))
+    server.stop()
 
 
 def test_a_killed_server_takes_its_stubs_along(make_repository):

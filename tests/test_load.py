@@ -1,0 +1,91 @@
+"""Many clients at once, some of them wrong: everyone gets their own answer."""
+
+import re
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import psutil
+import tritonclient.grpc as grpcclient
+from tritonclient.utils import InferenceServerException
+
+from conftest import triton_processes
+
+REQUESTS, CLIENTS = 500, 8
+
+# What a client may get wrong (model, tensor, shape, type), and what it is told.
+IMAGE = (1, 3, 224, 224)
+WRONG = [
+    ("nosuch", "input", IMAGE, "FP32", "unknown model: 'nosuch'"),
+    (
+        "classifier_onnx",
+        "image",
+        (1, 3, 224, 224),
+        "FP32",
+        "unexpected inference input",
+    ),
+    (
+        "classifier_onnx",
+        "input",
+        (1, 3, 225, 224),
+        "FP32",
+        "unexpected shape for input",
+    ),
+    ("classifier_onnx", "input", IMAGE, "FP64", "data-type is 'FP64'"),
+    ("classifier_onnx", "input", (33, 3, 224, 224), "FP32", "batch-size must be <= 32"),
+]
+
+
+def metric(server, name):
+    with urllib.request.urlopen(f"http://{server.metrics}/metrics") as answer:
+        text = answer.read().decode()
+    return float(
+        re.search(rf'^{name}{{model="classifier_onnx".*}} (.+)$', text, re.M)[1]
+    )
+
+
+def stubs():
+    return {pid for pid, command in triton_processes() if "backend_stub" in command}
+
+
+def ask(client, model, name, value, kind):
+    tensor = grpcclient.InferInput(name, value.shape, kind)
+    tensor.set_data_from_numpy(value)
+    return client.infer(model, [tensor]).as_numpy("logits")
+
+
+def test_every_one_of_500_requests_gets_its_own_answer(server, artifacts):
+    reference = np.load(artifacts / "reference.npz")
+    clients = [grpcclient.InferenceServerClient(server.grpc) for _ in range(CLIENTS)]
+    runs, images = (
+        metric(server, name)
+        for name in ("nv_inference_exec_count", "nv_inference_count")
+    )
+    stubs_before = stubs()
+
+    def request(number):
+        client = clients[number % CLIENTS]
+        if number % 10 == 3:  # one in ten is wrong
+            model, name, shape, kind, words = WRONG[number // 10 % len(WRONG)]
+            value = np.zeros(shape, np.float64 if kind == "FP64" else np.float32)
+            try:
+                ask(client, model, name, value, kind)
+            except InferenceServerException as error:
+                return "refused" if words in error.message() else error.message()
+            return "a wrong request was answered"
+        which = number % len(reference["input"])
+        image = reference["input"][which : which + 1]
+        logits = ask(client, "classifier_onnx", "input", image, "FP32")
+        right = np.allclose(logits[0], reference["logits"][which], atol=1e-3)
+        return "right" if right else f"request {number} got another answer"
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        answers = list(pool.map(request, range(REQUESTS)))
+    for client in clients:
+        client.close()
+    assert {x: answers.count(x) for x in answers} == {"right": 450, "refused": 50}
+    images = metric(server, "nv_inference_count") - images
+    runs = metric(server, "nv_inference_exec_count") - runs
+    assert images == 450 and runs < images
+    assert stubs() == stubs_before
+    assert all(psutil.Process(pid).is_running() for pid in stubs_before)
