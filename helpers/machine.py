@@ -171,7 +171,7 @@ def report():
     columns = ["found", "lets you", "if it is missing"]
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
     left = [{"selector": "th, td", "props": "text-align: left"}]
-    return frame.style.set_table_styles(left)
+    return frame.style.set_table_styles(left).set_uuid("machine")
 
 
 def check():
