@@ -1,10 +1,11 @@
 """Let ``pytest --nbval notebooks/`` run on any machine and fail once per cause."""
 
-import os
 from pathlib import Path
 
 import pytest
 from nbval.plugin import IPyNbCell, IPyNbFile
+
+from helpers.run_series import answer_as_stored
 
 SANITIZE = Path(__file__).parent / "tests" / "nbval_sanitize.cfg"
 RAISED = pytest.StashKey[str]()
@@ -17,8 +18,7 @@ def tags(item):
 
 def pytest_configure(config):
     config.option.nbval_sanitize_with = str(SANITIZE)
-    os.environ["TUTORIAL_MODEL"] = "efficientnet_lite0"  # as in the stored outputs
-    os.environ.pop("TUTORIAL_TRITON", None)  # the notebooks stop the server they ask
+    answer_as_stored()
 
 
 def pytest_collectstart(collector):

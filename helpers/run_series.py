@@ -38,6 +38,12 @@ PAGE = """<!doctype html>
 """
 
 
+def answer_as_stored():
+    """Make the notebooks ask what they asked when their outputs were stored."""
+    os.environ["TUTORIAL_MODEL"] = "efficientnet_lite0"  # the same on every machine
+    os.environ.pop("TUTORIAL_TRITON", None)  # they stop the server that they ask
+
+
 def lessons(numbers=()):
     """Paths of the notebooks in order: all of them, or those with these numbers.
 
@@ -138,9 +144,8 @@ def main():
     parser.add_argument("numbers", nargs="*", help="such as 01 02; all without any")
     arguments = parser.parse_args()
     in_place = arguments.in_place
-    if in_place:  # the classifier of the stored outputs, on every machine
-        os.environ["TUTORIAL_MODEL"] = "efficientnet_lite0"
-        os.environ.pop("TUTORIAL_TRITON", None)
+    if in_place:
+        answer_as_stored()
     EXECUTED.mkdir(parents=True, exist_ok=True)
     items = []
     for path in lessons(arguments.numbers):

@@ -48,18 +48,33 @@ def server(artifacts):
         yield server
 
 
+def make_model(nodes, inputs, outputs, initializers=(), kind=TensorProto.FLOAT):
+    """An ONNX model of these nodes; inputs and outputs are lists of (name, dims)."""
+    values = [
+        [helper.make_tensor_value_info(name, kind, dims) for name, dims in each]
+        for each in (inputs, outputs)
+    ]
+    graph = helper.make_graph(nodes, "test", *values, initializers)
+    opset = helper.make_opsetid("", 17)
+    return helper.make_model(graph, opset_imports=[opset], ir_version=8)
+
+
+def save_model(repository, name, config, model):
+    """Put a model and its config into a repository."""
+    (repository / name / "1").mkdir(parents=True)
+    (repository / name / "config.pbtxt").write_text(config)
+    onnx.save(model, repository / name / "1" / "model.onnx")
+
+
 @pytest.fixture
 def doubling_model():
     """An ONNX model that doubles (batch, 4) float32: quick to load, easy to check."""
-    graph = helper.make_graph(
+    return make_model(
         [helper.make_node("Mul", ["x", "two"], ["y"])],
-        "double",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4])],
+        [("x", ["batch", 4])],
+        [("y", ["batch", 4])],
         [numpy_helper.from_array(np.float32(2), "two")],
     )
-    opset = helper.make_opsetid("", 17)
-    return helper.make_model(graph, opset_imports=[opset], ir_version=8)
 
 
 @pytest.fixture
@@ -68,9 +83,7 @@ def make_repository(tmp_path, doubling_model):
 
     def make(configs):
         for name, config in configs.items():
-            (tmp_path / name / "1").mkdir(parents=True)
-            (tmp_path / name / "config.pbtxt").write_text(config)
-            onnx.save(doubling_model, tmp_path / name / "1" / "model.onnx")
+            save_model(tmp_path, name, config, doubling_model)
         return tmp_path
 
     return make

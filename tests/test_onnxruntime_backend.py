@@ -4,13 +4,13 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import onnx
 import psutil
 import pytest
 import tritonclient.grpc as grpcclient
 from onnx import TensorProto, helper, numpy_helper
 from tritonclient.utils import InferenceServerException
 
+from conftest import make_model, save_model
 from helpers import triton_server
 
 X = 'input [ { name: "x" data_type: TYPE_FP32 dims: [ 4 ] } ]\n'
@@ -118,29 +118,9 @@ def together(*calls):
     return [future.exception() or future.result() for future in futures]
 
 
-def save(
-    repository,
-    name,
-    config,
-    nodes,
-    inputs,
-    outputs,
-    initializers=(),
-    kind=TensorProto.FLOAT,
-):
-    """Put a model made of these nodes into a repository."""
-    values = [
-        [helper.make_tensor_value_info(x, kind, dims) for x, dims in each]
-        for each in (inputs, outputs)
-    ]
-    graph = helper.make_graph(nodes, name, *values, initializers)
-    opset = helper.make_opsetid("", 17)
-    (repository / name / "1").mkdir(parents=True)
-    (repository / name / "config.pbtxt").write_text(config)
-    onnx.save(
-        helper.make_model(graph, opset_imports=[opset], ir_version=8),
-        repository / name / "1" / "model.onnx",
-    )
+def save(repository, name, config, *model, **kind):
+    """Put a model made of these nodes into a repository; see ``make_model``."""
+    save_model(repository, name, config, make_model(*model, **kind))
 
 
 WAIT = "dynamic_batching { preferred_batch_size: 8 max_queue_delay_microseconds: %d }"

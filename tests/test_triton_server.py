@@ -41,6 +41,16 @@ def shm_prefix(server):
     return server.command[-1].partition("shm-region-prefix-name=")[2]
 
 
+def ports_of(server):
+    return [int(x.split(":")[1]) for x in (server.http, server.grpc, server.metrics)]
+
+
+def kill(server):
+    """SIGKILL to the server itself, not to its supervisor."""
+    (tritonserver,) = psutil.Process(server._supervisor.pid).children()
+    tritonserver.kill()
+
+
 def wait_until(condition, seconds=20):
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
@@ -78,7 +88,7 @@ def test_is_the_version_that_we_say(server):
 
 
 def test_listens_on_the_loopback_address_only(server):
-    ports = {int(x.split(":")[1]) for x in (server.http, server.grpc, server.metrics)}
+    ports = set(ports_of(server))
     listening = [x for x in psutil.net_connections("tcp") if x.status == "LISTEN"]
     addresses = {x.laddr.ip for x in listening if x.laddr.port in ports}
     assert addresses <= {"127.0.0.1", "::ffff:127.0.0.1"}  # one address, written twice
@@ -99,10 +109,6 @@ def test_stop_leaves_nothing(make_repository):
     triton_server.start(models=[], ports=ports_of(server)).stop()  # the ports are free
 
 
-def ports_of(server):
-    return [int(x.split(":")[1]) for x in (server.http, server.grpc, server.metrics)]
-
-
 OWNER = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
@@ -113,17 +119,25 @@ time.sleep(600)
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_ends_with_its_owner(make_repository, number):
-    before = triton_processes()
-    repository = make_repository({"double": DOUBLE})
-    owner = subprocess.Popen(
+def start_owner(repository):
+    """A process that starts a server on this repository, and keeps it."""
+    return subprocess.Popen(
         [sys.executable, "-c", OWNER, str(repository)],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
     )
+
+
+def wait_for_its_server(owner):
     assert owner.stdout.readline().startswith("127.0.0.1:")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_ends_with_its_owner(make_repository, number):
+    before = triton_processes()
+    owner = start_owner(make_repository({"double": DOUBLE}))
+    wait_for_its_server(owner)
     assert len(triton_processes()) > len(before)
     owner.send_signal(number)
     owner.wait(timeout=60)
@@ -150,16 +164,9 @@ def test_twenty_starts_and_stops_leave_nothing(make_repository):
 def test_five_killed_owners_leave_nothing(make_repository):
     before = triton_processes()
     repository = make_repository({"double": DOUBLE})
-    owners = [
-        subprocess.Popen(
-            [sys.executable, "-c", OWNER, str(repository)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(5)
-    ]
+    owners = [start_owner(repository) for _ in range(5)]
     for owner in owners:
-        assert owner.stdout.readline().startswith("127.0.0.1:")
+        wait_for_its_server(owner)
     for owner in owners:
         owner.kill()
         owner.wait()
@@ -177,8 +184,7 @@ def test_a_request_to_a_server_that_is_killed_ends_with_an_error(artifacts):
         "classifier_onnx", [tensor], callback=lambda result, error: answers.put(error)
     )
     time.sleep(0.1)  # the run itself takes longer
-    (tritonserver,) = psutil.Process(server._supervisor.pid).children()
-    tritonserver.kill()
+    kill(server)
     assert "UNAVAILABLE" in str(answers.get(timeout=20))
     server.stop()
 
@@ -186,8 +192,7 @@ def test_a_request_to_a_server_that_is_killed_ends_with_an_error(artifacts):
 def test_a_killed_server_takes_its_stubs_along(make_repository):
     before = triton_processes()
     server = triton_server.start(make_repository({"double": DOUBLE}))
-    (tritonserver,) = psutil.Process(server._supervisor.pid).children()
-    tritonserver.kill()
+    kill(server)
     assert wait_until(lambda: not server.is_alive())
     server.stop()
     assert triton_processes() == before

@@ -233,6 +233,6 @@ class TritonPythonModel:
         feed = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
         for name, value in feed.items():
             if value.dtype == object:  # ONNX strings are text, Triton's are bytes
-                text = [x.decode() for x in value.ravel()]
-                feed[name] = np.array(text, object).reshape(value.shape)
+                strings = [x.decode() for x in value.ravel()]
+                feed[name] = np.array(strings, object).reshape(value.shape)
         return feed
