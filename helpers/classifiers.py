@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import socket
+import sys
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -68,6 +69,18 @@ def _socket_timeout(seconds):
         socket.setdefaulttimeout(before)
 
 
+def _torchvision_url():
+    from torchvision.models import ResNet50_Weights
+
+    return ResNet50_Weights.IMAGENET1K_V2.url
+
+
+def _cached_checkpoint():
+    import torch
+
+    return Path(torch.hub.get_dir(), "checkpoints", Path(_torchvision_url()).name)
+
+
 def resnet50_checkpoint():
     """Path of trained weights for ResNet-50 on this machine; None without any.
 
@@ -76,16 +89,12 @@ def resnet50_checkpoint():
         ValueError: the file's name holds a hash, as torchvision's do, and it is not
             the file's own.
     """
-    import torch
-    from torchvision.models import ResNet50_Weights
-
     if named := os.environ.get("TUTORIAL_WEIGHTS"):
         if not Path(named).is_file():
             raise FileNotFoundError(f"TUTORIAL_WEIGHTS names {named}: no such file")
         _check_hash(Path(named))
         return Path(named)
-    file_name = Path(ResNet50_Weights.IMAGENET1K_V2.url).name
-    cached = Path(torch.hub.get_dir(), "checkpoints", file_name)
+    cached = _cached_checkpoint()
     return cached if cached.exists() else None
 
 
@@ -106,14 +115,22 @@ def _check_hash(path):
 
 
 def _download_resnet50():
-    """Fill torch's cache; a download that fails leaves nothing there."""
-    from torchvision.models import ResNet50_Weights
+    """Fill torch's cache; a download that fails leaves nothing there but a message."""
+    import torch
 
+    path = _cached_checkpoint()
+    in_name = re.search(r"-([0-9a-f]{8,})\.", path.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    url = _torchvision_url()
     try:
         with _socket_timeout(DOWNLOAD_TIMEOUT):
-            ResNet50_Weights.IMAGENET1K_V2.get_state_dict(check_hash=True)
-    except (OSError, RuntimeError):
-        pass  # no network, or a login page with another hash: go on without
+            torch.hub.download_url_to_file(url, path, hash_prefix=in_name[1])
+    except (OSError, RuntimeError) as error:  # no network, or a login page instead
+        print(
+            f"ResNet-50's trained weights are not here and {url} cannot be fetched "
+            f"({error}); TUTORIAL_WEIGHTS can name a file that holds them",
+            file=sys.stderr,
+        )
 
 
 def resnet50(download=False):

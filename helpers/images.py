@@ -1,5 +1,7 @@
 """Sample images, loading, and the one preprocessing function, taught in notebook 01."""
 
+import http.client
+import urllib.request
 from pathlib import Path
 
 import cv2
@@ -17,6 +19,7 @@ SAMPLES = {
     "astronaut": ("astronaut.png", "NASA, public domain"),
     "hubble": ("hubble_deep_field.jpg", "NASA, public domain"),
 }
+FETCH_TIMEOUT = 15  # seconds without a byte
 
 
 def sample(name):
@@ -30,21 +33,46 @@ def sample(name):
     return Path(skimage.data.__file__).parent / SAMPLES[name][0]
 
 
-def load(path):
-    """Read an image file.
+def _fetch(url):
+    try:
+        with urllib.request.urlopen(url, timeout=FETCH_TIMEOUT) as answer:
+            return answer.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise OSError(
+            f"cannot fetch {url}: {error}. Is the address right, and this machine "
+            "online? A file on this machine works too"
+        ) from None
+
+
+def load(source):
+    """Read an image.
+
+    Args:
+        source: path of a file, or an ``http://`` or ``https://`` URL.
 
     Returns:
         (height, width, 3) uint8, RGB. Grey becomes RGB, transparency is dropped.
 
     Raises:
         FileNotFoundError: there is no such file.
+        OSError: the URL cannot be fetched.
         ValueError: it is not an image that OpenCV can read.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no image at {path}")
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if str(source).startswith(("http://", "https://")):
+        content = _fetch(str(source))
+    elif Path(source).is_file():
+        content = Path(source).read_bytes()
+    else:
+        raise FileNotFoundError(f"there is no image at {source}")
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:  # an empty file, or more pixels than OpenCV's limit
+        image = None
     if image is None:
-        raise ValueError(f"{path} is not an image that OpenCV can read")
+        raise ValueError(
+            f"{source} is not an image that OpenCV can read: {len(content)} bytes that "
+            f"begin with {content[:12]!r}"
+        )
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 import pandas as pd
 import psutil
 
-from helpers import classifiers, paths, triton_server
+from helpers import classifiers, paths, versions
 
 
 def gpu_count():
@@ -112,7 +112,7 @@ def _embedded_triton():
     found = list(
         paths.TRITON_ENVIRONMENT.glob("lib/*/site-packages/nvidia_pytriton-*.dist-info")
     )
-    return f"{triton_server.EMBEDDED_VERSION}, from {found[0].stem}" if found else None
+    return f"{versions.EMBEDDED.triton}, from {found[0].stem}" if found else None
 
 
 def _resnet50_weights():

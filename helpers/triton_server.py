@@ -20,10 +20,8 @@ import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from helpers import paths
+from helpers import machine, paths, versions
 
-CONTAINER = "nvcr.io/nvidia/tritonserver:26.09-py3"  # the release of tritonclient 2.73
-EMBEDDED_VERSION = "2.51.0"  # release 24.10, in nvidia-pytriton 0.7.0
 TRITONSERVER = paths.TRITON_ENVIRONMENT / "bin" / "tritonserver"
 REQUIREMENTS = paths.ROOT / "requirements-server.txt"
 BACKENDS = Path(__file__).parent / "triton_backends"
@@ -259,14 +257,65 @@ def telling_lines(log, most=12):
     return (kept or lines)[-most:]
 
 
+def _command(repository, ports, shm_prefix):
+    """How the embedded server is started."""
+    endpoints = dict(zip(("http", "grpc", "metrics"), ports))
+    return [
+        str(TRITONSERVER),
+        f"--model-repository={repository}",
+        *(f"--{endpoint}-address=127.0.0.1" for endpoint in endpoints),
+        *(f"--{endpoint}-port={port}" for endpoint, port in endpoints.items()),
+        *(
+            f"--backend-config={backend},shm-region-prefix-name={shm_prefix}"
+            for backend in ("python", *BACKENDS_IN_PYTHON)
+        ),
+    ]
+
+
+def _docker_command(repository, ports, name):
+    """How NVIDIA's container is started; ``docker run`` passes signals on to it."""
+    return [
+        "docker",
+        "run",
+        "--rm",
+        f"--name={name}",
+        "--shm-size=1g",
+        *(["--gpus=all"] if machine.gpu_count() else []),
+        *(f"--publish=127.0.0.1:{x}:{y}" for x, y in zip(ports, (8000, 8001, 8002))),
+        f"--volume={Path(repository).resolve()}:/models:ro",
+        versions.CONTAINER.where,
+        "tritonserver",
+        "--model-repository=/models",
+    ]
+
+
+def _check_docker():
+    """Raise TritonServerError where the container cannot be started."""
+    image = versions.CONTAINER.where
+    try:
+        result = subprocess.run(
+            ["docker", "image", "inspect", image], capture_output=True, text=True
+        )
+    except FileNotFoundError:
+        raise TritonServerError(
+            "there is no docker on PATH: install it, or use the embedded server"
+        ) from None
+    if result.returncode:
+        raise TritonServerError(
+            f"docker cannot start {image}: {result.stderr.strip()}. Where it is not "
+            f"there yet: docker pull {image} (9 GB)"
+        )
+
+
 def start(
     repository=paths.MODEL_REPOSITORY,
     models=None,
     ports=None,
     arguments=(),
     timeout=60,
+    docker=False,
 ):
-    """Start the embedded server and wait until it is ready.
+    """Start a server and wait until it is ready.
 
     Args:
         repository: the model repository.
@@ -275,49 +324,43 @@ def start(
         ports: HTTP, gRPC and metrics port; None for free ones.
         arguments: further arguments for ``tritonserver``.
         timeout: seconds to wait for readiness.
+        docker: start NVIDIA's container, with all GPUs where there are any, instead of
+            the embedded server. Its image has to be there: 9 GB are not fetched
+            behind your back.
 
     Returns:
         A ``Server``. It ends with this process at the latest.
 
     Raises:
         FileNotFoundError: there is no such repository.
-        TritonServerError: the server is not installed, a port is taken, or the server
-            ended or was not ready in time; the message holds the log's telling lines.
+        TritonServerError: the server or the container's image is not installed, a port
+            is taken, or the server ended or was not ready in time; the message holds
+            the log's telling lines.
     """
     if not Path(repository).is_dir():
         raise FileNotFoundError(f"there is no model repository at {repository}")
-    _check_installation()
-    _refresh()
+    if docker:
+        _check_docker()
+    else:
+        _check_installation()
+        _refresh()
     _bypass_proxy("127.0.0.1")
     if ports:
         _check_free(ports)
-    http, grpc, metrics = ports or _free_ports()
-    command = [
-        str(TRITONSERVER),
-        f"--model-repository={repository}",
-        "--http-address=127.0.0.1",
-        "--grpc-address=127.0.0.1",
-        "--metrics-address=127.0.0.1",
-        f"--http-port={http}",
-        f"--grpc-port={grpc}",
-        f"--metrics-port={metrics}",
-        f"--exit-timeout-secs={EXIT_TIMEOUT}",
-    ]
+    http, grpc, metrics = ports = ports or _free_ports()
+    name = f"triton-{os.getpid()}-{next(_serial)}-"  # of the container, or in /dev/shm
+    command = (_docker_command if docker else _command)(repository, ports, name)
+    command.append(f"--exit-timeout-secs={EXIT_TIMEOUT}")
     if models is not None:
         command.append("--model-control-mode=explicit")
         command += [f"--load-model={model}" for model in models]
-    shm_prefix = f"triton-{os.getpid()}-{next(_serial)}-"
-    for backend in ("python", *BACKENDS_IN_PYTHON):
-        command.append(
-            f"--backend-config={backend},shm-region-prefix-name={shm_prefix}"
-        )
     command += arguments
 
     paths.LOGS.mkdir(parents=True, exist_ok=True)
     log = paths.LOGS / f"triton-{http}.log"
     with log.open("wb") as output:
         supervisor = subprocess.Popen(
-            [sys.executable, str(SUPERVISOR), shm_prefix, *command],
+            [sys.executable, str(SUPERVISOR), name, *command],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -348,6 +391,12 @@ def _wait_until_ready(server, timeout):
             time.sleep(0.05)
             continue
         text = "\n".join(telling_lines(server.log))
+        if "failed to load all models" in text:
+            text += (
+                "\nOne bad model keeps all from coming up. Name the good ones in "
+                "models, or start with the arguments --exit-on-error=false and "
+                "--strict-readiness=false"
+            )
         raise TritonServerError(
             f"the server {what}. Its log, {os.path.relpath(server.log)}, says:\n{text}"
         )
@@ -385,7 +434,8 @@ def serve(models):
     """A server for these models of the project's repository, wherever it is.
 
     That is the one at the address in the environment variable ``TUTORIAL_TRITON``, as
-    ``attach`` takes it, and the embedded server where the variable is not set.
+    ``attach`` takes it; NVIDIA's container, started here, where the variable is
+    ``docker``; and the embedded server where it is not set.
 
     Args:
         models: names of the models to load.
@@ -397,8 +447,8 @@ def serve(models):
         TritonServerError: see ``start`` and ``attach``; or a model cannot be loaded.
     """
     address = os.environ.get("TUTORIAL_TRITON")
-    if not address:
-        return start(models=models)
+    if address in (None, "", "docker"):
+        return start(models=models, docker=address == "docker")
     server = attach(address)
     for model in models:
         if not _answers(f"http://{server.http}/v2/models/{model}/ready"):

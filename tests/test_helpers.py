@@ -1,7 +1,10 @@
 """The small helpers, on good input and on bad."""
 
 import json
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import cv2
 import numpy as np
@@ -63,10 +66,33 @@ def test_bad_images_are_named(tmp_path):
     (tmp_path / "text.jpg").write_text("not a picture")
     with pytest.raises(ValueError, match="is not an image that OpenCV"):
         images.load(tmp_path / "text.jpg")
+    (tmp_path / "empty.jpg").touch()
+    with pytest.raises(ValueError, match="OpenCV can read: 0 bytes"):
+        images.load(tmp_path / "empty.jpg")
     with pytest.raises(FileNotFoundError, match="there is no image at"):
         images.load(tmp_path / "none.jpg")
     with pytest.raises(ValueError, match="no sample image 'dog'; there are coffee"):
         images.sample("dog")
+
+
+def test_an_image_comes_from_a_url_or_an_error_says_why(tmp_path):
+    (tmp_path / "cat.png").write_bytes(images.sample("chelsea").read_bytes())
+    (tmp_path / "page.png").write_text("<html>log in first</html>")
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as site:
+        Thread(target=site.serve_forever).start()
+        url = f"http://127.0.0.1:{site.server_port}"
+        found = images.load(f"{url}/cat.png")
+        assert np.array_equal(found, images.load(images.sample("chelsea")))
+        with pytest.raises(OSError, match=r"cannot fetch .*/dog\.png: HTTP Error 404"):
+            images.load(f"{url}/dog.png")
+        with pytest.raises(ValueError, match=r"page\.png is not an image.*b'<html>"):
+            images.load(f"{url}/page.png")
+        site.shutdown()
+    with pytest.raises(OSError, match=r"cannot fetch .*refused.*this machine online"):
+        images.load(f"{url}/cat.png")
+    with pytest.raises(OSError, match=r"cannot fetch http://no\.invalid/a\.jpg: "):
+        images.load("http://no.invalid/a.jpg")
 
 
 @pytest.mark.parametrize("size", [(300, 500), (500, 300), (64, 64), (224, 1000)])
@@ -206,7 +232,7 @@ def test_an_unknown_classifier_is_refused(no_weights, monkeypatch):
 @pytest.mark.parametrize(
     "error", [OSError("no network"), RuntimeError("invalid hash value")], ids=str
 )
-def test_a_download_that_fails_is_no_error(no_weights, monkeypatch, error):
+def test_a_download_that_fails_is_no_error(no_weights, monkeypatch, capsys, error):
     def fail(*args, **kwargs):
         raise error
 
@@ -214,7 +240,10 @@ def test_a_download_that_fails_is_no_error(no_weights, monkeypatch, error):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(no_weights / "hub"))
     monkeypatch.setattr("torch.hub.download_url_to_file", fail)
     monkeypatch.delenv("TUTORIAL_MODEL", raising=False)
+    monkeypatch.delenv("TUTORIAL_WEIGHTS", raising=False)
     assert classifiers.choose()[1].name == "efficientnet_lite0"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"cannot be fetched ({error}); TUTORIAL_WEIGHTS can name" in line
 
 
 def test_what_a_client_must_know_survives_the_file(tmp_path, monkeypatch):

@@ -6,11 +6,14 @@ import subprocess
 import sys
 
 import nbformat
+import numpy as np
+import onnxruntime
 import pytest
 import torch
 import torchvision
+import tritonclient.grpc as grpcclient
 
-from helpers import paths
+from helpers import classifiers, parity, paths, triton_server, versions
 
 
 @pytest.fixture
@@ -50,6 +53,46 @@ def test_resnet50_goes_the_whole_way_with_a_checkpoint(checkout):
     rows = (checkout / "artifacts/predictions.csv").read_text().splitlines()
     assert rows[0] == "picture,prediction,probability" and len(rows) == 9
     assert (checkout / "artifacts/executed/07_classify_from_a_client.html").exists()
+
+
+def test_resnet50_with_seeded_weights_is_exported_proved_and_served(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(classifiers, "resnet50_checkpoint", lambda: None)
+    module, classifier = classifiers.resnet50()
+    assert not classifier.trained
+    folder = tmp_path / "resnet50" / "1"
+    folder.mkdir(parents=True)
+    for file in (paths.MODEL_REPOSITORY / "resnet50").glob("*.*"):
+        shutil.copy(file, folder.parent)
+    torch.onnx.export(
+        module,
+        (torch.randn(2, 3, 224, 224),),
+        folder / "model.onnx",
+        input_names=["input"],
+        output_names=["logits"],
+        dynamic_shapes=({0: "batch"},),
+        opset_version=20,
+        external_data=False,
+        verbose=False,
+    )
+    versions.check(folder / "model.onnx")
+    images = np.random.default_rng(0).standard_normal((3, 3, 224, 224), np.float32)
+    session = onnxruntime.InferenceSession(folder / "model.onnx")
+    with (
+        triton_server.start(tmp_path) as server,
+        grpcclient.InferenceServerClient(server.grpc) as client,
+    ):
+        for size in 1, 3:
+            batch = images[:size]
+            with torch.inference_mode():
+                reference = module(torch.from_numpy(batch)).numpy()
+            (logits,) = session.run(None, {"input": batch})
+            assert parity.compare(reference, logits)["relative L2"] < 1e-5
+            tensor = grpcclient.InferInput("input", batch.shape, "FP32")
+            tensor.set_data_from_numpy(batch)
+            served = client.infer("resnet50", [tensor]).as_numpy("logits")
+            assert np.array_equal(served, logits)
 
 
 def test_a_failing_notebook_names_its_cell_and_error(checkout):

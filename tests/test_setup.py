@@ -5,11 +5,14 @@ import re
 import subprocess
 import sys
 
+import onnx
+import onnxruntime
 import pytest
 import tomllib
 import yaml
+from onnx import TensorProto, helper
 
-from helpers import paths, triton_server
+from helpers import paths, versions
 
 ROOT = paths.ROOT
 
@@ -92,7 +95,49 @@ def test_make_installs_only_when_requirements_change(tmp_path):
 
 def test_the_readme_names_the_container():
     for file in "README.md", "notebooks/06_serve_with_triton.ipynb":
-        assert triton_server.CONTAINER in (ROOT / file).read_text()
+        assert versions.CONTAINER.where in (ROOT / file).read_text()
+
+
+def test_the_version_contract_is_the_readmes_and_the_pins(client, server):
+    assert versions.table() in (ROOT / "README.md").read_text()
+    major, minor, _ = versions.CONTAINER.triton.split(".")
+    assert client["tritonclient"].startswith(f"{major}.{minor}.")
+    gpu = pins((ROOT / "requirements-gpu.txt").read_text())
+    assert gpu["tensorrt"] == versions.CONTAINER.tensorrt
+    embedded = versions.EMBEDDED
+    assert server["onnxruntime"] == embedded.onnxruntime
+    assert embedded.where == f"nvidia-pytriton {server['nvidia-pytriton']}"
+
+
+@pytest.mark.parametrize(
+    ("opset", "ir_version", "refused"),
+    [(26, 13, None), (27, 13, "27"), (26, 14, "14")],
+)
+def test_onnx_runtime_reads_what_the_contract_says(
+    tmp_path, opset, ir_version, refused
+):
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    other = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
+    node = helper.make_node("Add", ["x", "x"], ["y"])
+    graph = helper.make_graph([node], "test", [value], [other])
+    opsets = [helper.make_opsetid("", opset)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=ir_version)
+    onnx.save(model, tmp_path / "model.onnx")
+    if refused is None:
+        versions.check(tmp_path / "model.onnx")
+        onnxruntime.InferenceSession(tmp_path / "model.onnx")
+        return
+    with pytest.raises(ValueError, match=rf" {refused}; ONNX Runtime .* reads up to"):
+        versions.check(tmp_path / "model.onnx")
+    with pytest.raises(Exception, match=refused):
+        onnxruntime.InferenceSession(tmp_path / "model.onnx")
+
+
+def test_every_exported_model_stays_inside_the_contract(artifacts):
+    files = [*artifacts.glob("*.onnx"), *paths.MODEL_REPOSITORY.glob("*/*/model.onnx")]
+    assert {"resnet50.onnx", "classifier.onnx", "model.onnx"} <= {x.name for x in files}
+    for file in files:
+        versions.check(file)
 
 
 def test_make_refuses_another_python(tmp_path):

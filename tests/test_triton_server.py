@@ -1,5 +1,7 @@
 """The embedded server starts, answers, fails with reasons, and never stays behind."""
 
+import dataclasses
+import json
 import os
 import queue
 import signal
@@ -16,9 +18,10 @@ import psutil
 import pytest
 import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
+from tritonclient.utils import InferenceServerException
 
 from conftest import triton_processes
-from helpers import paths, triton_server
+from helpers import machine, paths, triton_server, versions
 from helpers.triton_server import TritonServerError
 
 DOUBLE = 'backend: "onnxruntime"\n'
@@ -38,7 +41,10 @@ def shared_memory(prefix):
 
 
 def shm_prefix(server):
-    return server.command[-1].partition("shm-region-prefix-name=")[2]
+    (prefix,) = {x.partition("shm-region-prefix-name=")[2] for x in server.command} - {
+        ""
+    }
+    return prefix
 
 
 def ports_of(server):
@@ -84,7 +90,7 @@ def test_is_the_version_that_we_say(server):
     client = httpclient.InferenceServerClient(server.http)
     version = client.get_server_metadata()["version"]
     client.close()
-    assert version == triton_server.EMBEDDED_VERSION
+    assert version == versions.EMBEDDED.triton
 
 
 def test_listens_on_the_loopback_address_only(server):
@@ -339,6 +345,107 @@ def test_install_does_nothing_twice_and_starts_again_where_it_must(
     with pytest.raises(TritonServerError, match=r"Python 3\.11 or 3\.12"):
         triton_server.install()
     assert script.exists()  # a refusal removes nothing
+
+
+def test_one_bad_model_need_not_take_the_others_with_it(make_repository):
+    repository = make_repository({"double": DOUBLE, "bad": 'backend: "nosuch"\n'})
+    with pytest.raises(TritonServerError, match="--exit-on-error=false"):
+        triton_server.start(repository)
+    x = np.ones((1, 4), np.float32)
+    arguments = ["--exit-on-error=false", "--strict-readiness=false"]
+    with triton_server.start(repository, arguments=arguments) as server:
+        assert np.array_equal(double(server, x), 2 * x)
+    with triton_server.start(repository, models=["double"]) as server:
+        client = httpclient.InferenceServerClient(server.http)
+        with pytest.raises(InferenceServerException, match="unable to find backend"):
+            client.load_model("bad")
+        client.close()
+        assert np.array_equal(double(server, x), 2 * x)
+
+
+# Stands where docker would be: checks the command line and starts the embedded server
+# with what a container would be given.
+DOCKER = """\
+#!{python}
+import json, os, sys
+if sys.argv[1:3] == ["image", "inspect"]:
+    sys.exit(0 if sys.argv[3] == "{image}" else "no such image")
+end = sys.argv.index("{image}")
+assert sys.argv[1] == "run" and sys.argv[end + 1] == "tritonserver"
+json.dump(sys.argv[1:], open("{record}", "w"))
+arguments = sys.argv[end + 2 :]
+for option in sys.argv[2:end]:
+    name, _, value = option.partition("=")
+    if name == "--volume":
+        folder, inside, _ = value.split(":")
+        arguments = [x.replace(inside, folder) for x in arguments]
+    if name == "--publish":
+        address, outside, inside = value.split(":")
+        kind = ["http", "grpc", "metrics"][int(inside) - 8000]
+        arguments += [f"--{{kind}}-address={{address}}", f"--{{kind}}-port={{outside}}"]
+os.execv("{server}", ["{server}", *arguments])
+"""
+
+
+@pytest.fixture
+def docker(monkeypatch, tmp_path):
+    """A stand-in for docker on PATH; returns where it keeps its command line."""
+    script, record = tmp_path / "bin" / "docker", tmp_path / "docker.json"
+    script.parent.mkdir()
+    script.write_text(
+        DOCKER.format(
+            python=sys.executable,
+            image=versions.CONTAINER.where,
+            record=record,
+            server=triton_server.TRITONSERVER,
+        )
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(script.parent), prepend=os.pathsep)
+    return record
+
+
+@pytest.mark.parametrize("gpus", [0, 2])
+def test_the_container_is_started_and_stopped(
+    make_repository, docker, monkeypatch, gpus
+):
+    before = triton_processes()
+    monkeypatch.setattr(machine, "gpu_count", lambda: gpus)
+    repository = make_repository({"double": DOUBLE})
+    with triton_server.start(repository, models=["double"], docker=True) as server:
+        x = np.ones((1, 4), np.float32)
+        assert np.array_equal(double(server, x), 2 * x)
+        _, *command = server.command
+    assert triton_processes() == before
+    assert command == json.loads(docker.read_text())
+    assert ("--gpus=all" in command) == bool(gpus)
+    image = command.index(versions.CONTAINER.where)
+    assert command[:2] == ["run", "--rm"]
+    assert f"--volume={repository}:/models:ro" in command[:image]
+    assert command[image + 1 :] == [
+        "tritonserver",
+        "--model-repository=/models",
+        "--exit-timeout-secs=3",
+        "--model-control-mode=explicit",
+        "--load-model=double",
+    ]
+
+
+def test_the_container_is_what_serve_starts_when_asked(docker, artifacts, monkeypatch):
+    monkeypatch.setenv("TUTORIAL_TRITON", "docker")
+    with triton_server.serve(["classifier_onnx"]) as server:
+        assert server.command[0] == "docker"
+        assert server.is_alive()
+
+
+def test_what_the_container_needs_is_named(docker, monkeypatch, tmp_path):
+    other = dataclasses.replace(versions.CONTAINER, where="none:1")
+    monkeypatch.setattr(versions, "CONTAINER", other)
+    with pytest.raises(TritonServerError, match=r"no such image.*: docker pull none:1"):
+        triton_server.start(docker=True)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(TritonServerError, match="there is no docker on PATH"):
+        triton_server.start(docker=True)
 
 
 def test_attach_uses_a_server_and_leaves_it_alone(server):

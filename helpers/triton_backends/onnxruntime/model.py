@@ -63,6 +63,8 @@ def words(error):
 def open_session(path, parameters):
     """Open an ONNX file with the threads that the config asks for."""
     options = ort.SessionOptions()
+    # Threads that spin after a run take the cores that Triton answers with.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     for key, attribute in (
         ("intra_op_thread_count", "intra_op_num_threads"),
         ("inter_op_thread_count", "inter_op_num_threads"),
