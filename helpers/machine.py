@@ -9,9 +9,6 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
-import pandas as pd
-import psutil
-
 from helpers import classifiers, paths, versions
 
 
@@ -69,6 +66,8 @@ def _version(package):
 
 
 def _processor():
+    import psutil
+
     cores = len(os.sched_getaffinity(0))
     memory = psutil.virtual_memory().total / 1e9
     return f"{platform.machine()}, {cores} cores, {memory:.0f} GB of memory"
@@ -167,6 +166,8 @@ def report():
         A styled DataFrame with the columns "found" (— where it is missing), "lets you"
         and "if it is missing".
     """
+    import pandas as pd
+
     rows = {what: [find() or "—", use, cure] for what, find, use, cure in _ROWS}
     columns = ["found", "lets you", "if it is missing"]
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=columns)

@@ -5,6 +5,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 MODEL_REPOSITORY = ROOT / "model_repository"
+RECORDINGS = ROOT / "recordings" / "h200_tensorrt_8.6"
 ARTIFACTS = ROOT / "artifacts"
 LOGS = ARTIFACTS / "logs"
 TRITON_ENVIRONMENT = ROOT / ".venv-triton"
@@ -17,6 +18,13 @@ MADE_BY = {
     "reference.npz": "01_export_to_onnx",
     "parity.csv": "02_validate_onnx",
     "classifier_fp16.onnx": "02_validate_onnx",
+    "resnet50.plan": "03_build_tensorrt_engine",
+    "resnet50_fp16.onnx": "03_build_tensorrt_engine",
+    "resnet50_fp16.plan": "03_build_tensorrt_engine",
+    "resnet50_int8.onnx": "03_build_tensorrt_engine",
+    "resnet50_int8.plan": "03_build_tensorrt_engine",
+    "classifier_int8.onnx": "03_build_tensorrt_engine",
+    "classifier_fp16.plan": "03_build_tensorrt_engine",
     "predictions.csv": "07_classify_from_a_client",
 }
 

@@ -6,6 +6,7 @@ Functions draw and return a Figure; a notebook shows it with ``plt.show()``.
 import matplotlib.pyplot as plt
 import numpy as np
 from cycler import cycler
+from matplotlib.ticker import LogLocator, NullLocator
 
 # Okabe and Ito's palette, told apart with every common colour blindness
 # https://jfly.uni-koeln.de/color/
@@ -75,6 +76,29 @@ def grouped_bars(table, unit, title=None):
         axes.bar_label(drawn, fmt="{:.3g}", padding=2, fontsize=8)
     axes.set_xticks(places, table.index)
     axes.set(ylabel=unit, title=title)
+    axes.legend()
+    return figure
+
+
+def latencies(curves, title=None):
+    """Latency against batch size, both on logarithmic axes.
+
+    Args:
+        curves: a dict of name and {batch size: milliseconds}.
+        title: of the figure.
+    """
+    figure, axes = plt.subplots(figsize=(7, 3.6))
+    for name, curve in curves.items():
+        axes.plot(list(curve), list(curve.values()), label=name)
+    batches = sorted({batch for curve in curves.values() for batch in curve})
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_xticks(batches, batches)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set(xlabel="images in a batch", ylabel="latency (ms)", title=title)
+    axes.grid(alpha=0.3)
     axes.legend()
     return figure
 

@@ -26,7 +26,11 @@ TRITONSERVER = paths.TRITON_ENVIRONMENT / "bin" / "tritonserver"
 REQUIREMENTS = paths.ROOT / "requirements-server.txt"
 BACKENDS = Path(__file__).parent / "triton_backends"
 SUPERVISOR = Path(__file__).parent / "triton_supervisor.py"
-BACKENDS_IN_PYTHON = ("onnxruntime",)
+# What lies in the folder of each: its model.py, and what that imports.
+BACKENDS_IN_PYTHON = {
+    "onnxruntime": ("batching.py",),
+    "tensorrt": ("batching.py", "../engine.py"),
+}
 
 # An idle HTTP connection of a client keeps Triton from ending for this long (30 s by
 # default); requests of this series take far less.
@@ -37,7 +41,8 @@ START_SCRIPT = """\
 home=$(cd "$(dirname "$0")/.." && pwd)
 site=$(echo "$home"/lib/python3.*/site-packages)
 export PATH="$home/bin:$PATH"
-export LD_LIBRARY_PATH="$home/lib:$site/nvidia_pytriton.libs"
+libraries="$home/lib:$site/nvidia_pytriton.libs"
+export LD_LIBRARY_PATH="$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 exec "$site/pytriton/tritonserver/bin/tritonserver" \\
     --backend-directory="$home/backends" "$@"
 """
@@ -79,14 +84,26 @@ def _libpython():
 def _refresh():
     """Bring the start script and the stand-ins up to date; Triton refuses links."""
     files = {TRITONSERVER: START_SCRIPT}
-    for name in BACKENDS_IN_PYTHON:
-        copy = paths.TRITON_ENVIRONMENT / "backends" / name / "model.py"
-        files[copy] = (BACKENDS / name / "model.py").read_text()
+    for name, imports in BACKENDS_IN_PYTHON.items():
+        folder = paths.TRITON_ENVIRONMENT / "backends" / name
+        for source in (BACKENDS / name / "model.py", *map(BACKENDS.joinpath, imports)):
+            files[folder / source.name] = source.read_text()
     for file, text in files.items():
         if not file.exists() or file.read_text() != text:
             file.parent.mkdir(exist_ok=True)
             file.write_text(text)
     TRITONSERVER.chmod(0o755)
+
+
+def _add_python_backend(home):
+    """Put Triton's Python backend together with the stub of this Python."""
+    (site,) = home.glob("lib/python3.*/site-packages")
+    server = site / "pytriton" / "tritonserver"
+    stubs = server / "python_backend_stubs" / f"3.{sys.version_info.minor}"
+    python_backend = home / "backends" / "python"
+    python_backend.mkdir(parents=True)
+    for part in (*(server / "backends" / "python").glob("*.*"), *stubs.iterdir()):
+        shutil.copy(part, python_backend)
 
 
 def install():
@@ -128,13 +145,7 @@ def install():
             text = result.stdout + result.stderr
             raise TritonServerError(f"{' '.join(map(str, command))} failed:\n{text}")
 
-    (site,) = home.glob("lib/python3.*/site-packages")
-    server = site / "pytriton" / "tritonserver"
-    stubs = server / "python_backend_stubs" / f"3.{sys.version_info.minor}"
-    python_backend = home / "backends" / "python"
-    python_backend.mkdir(parents=True)
-    for part in (*(server / "backends" / "python").glob("*.*"), *stubs.iterdir()):
-        shutil.copy(part, python_backend)
+    _add_python_backend(home)
     (home / "lib" / libpython.name).symlink_to(libpython)
     _refresh()
     shutil.copy(REQUIREMENTS, installed)  # last: this file says that all is there

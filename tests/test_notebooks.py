@@ -120,6 +120,7 @@ OUTSIDE = {
     "00_check_your_machine": ("", "GPUs"),
     "01_export_to_onnx": ("", "25,557,032 parameters"),
     "02_validate_onnx": ("print(milliseconds({'sum': lambda: sum(range(9))}))", "sum"),
+    "03_build_tensorrt_engine": ("", "built: True"),
     "05_write_triton_config": ("", "mine onnxruntime 8"),
     "06_serve_with_triton": ("", "exit status 0"),
     "07_classify_from_a_client": ("print(classify(IMAGE, URL))", "espresso"),

@@ -66,7 +66,11 @@ def test_conda_environment_names_the_same_pins():
     assert "--requirement requirements.txt" in pip["pip"]
     gpu = pins((ROOT / "requirements-gpu.txt").read_text())
     assert pins("\n".join(pip["pip"])) == gpu
-    assert set(gpu) == {"tensorrt"}
+    assert set(gpu) == {"tensorrt", "cuda-bindings"}
+    assert (
+        gpu["cuda-bindings"]
+        == pins((ROOT / "requirements.txt").read_text())["cuda-bindings"]
+    )
 
 
 def test_ruff_has_nothing_to_say():

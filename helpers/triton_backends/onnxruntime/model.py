@@ -8,11 +8,15 @@ https://github.com/triton-inference-server/onnxruntime_backend
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
+
+sys.path.insert(0, str(Path(__file__).parent))
+from batching import BatchingModel
 
 DEFAULT_MAX_BATCH_SIZE = 4  # the server's own default for a model that can batch
 TRITON_TYPE = {
@@ -150,7 +154,7 @@ def check_tensor(name, batches, kind, entry, tensor):
         )
 
 
-class TritonPythonModel:
+class TritonPythonModel(BatchingModel):
     """One model instance: one ONNX Runtime session."""
 
     @staticmethod
@@ -194,45 +198,17 @@ class TritonPythonModel:
         self.input_names = [entry["name"] for entry in config["input"]]
         self.batches = config["max_batch_size"] > 0
 
-    def execute(self, requests):
-        """Run a batch of requests in one go; where that fails, one at a time."""
-        if self.batches and len(requests) > 1:
-            try:
-                return self.run_together(requests)
-            except Exception:  # one bad request must not fail its neighbours
-                pass
-        return [self.run_alone(request) for request in requests]
+    def compute(self, names, feed):
+        """The outputs of these names for one feed, as a list."""
+        return self.session.run(names, feed)
 
-    def run_together(self, requests):
-        feeds = [self.feed(request) for request in requests]
-        batch = {
-            name: np.concatenate([feed[name] for feed in feeds])
-            for name in self.input_names
-        }
-        wanted = [request.requested_output_names() for request in requests]
-        names = sorted(set().union(*wanted))
-        values = dict(zip(names, self.session.run(names, batch)))
-        ends = np.cumsum([len(feed[self.input_names[0]]) for feed in feeds])
-        if any(len(value) != ends[-1] for value in values.values()):
-            raise ValueError("the first axis of an output is not the batch")
-        return [
-            pb_utils.InferenceResponse(
-                [pb_utils.Tensor(name, values[name][begin:end]) for name in own]
-            )
-            for own, begin, end in zip(wanted, [0, *ends], ends)
-        ]
-
-    def run_alone(self, request):
-        names = request.requested_output_names()
-        try:
-            values = self.session.run(names, self.feed(request))
-            tensors = [pb_utils.Tensor(*pair) for pair in zip(names, values)]
-        except Exception as error:
-            return pb_utils.InferenceResponse(error=pb_utils.TritonError(words(error)))
-        return pb_utils.InferenceResponse(tensors)
+    def words(self, error):
+        """An error as a client should read it."""
+        return words(error)
 
     def feed(self, request):
-        feed = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+        """The inputs of a request by name; text as ONNX Runtime wants it."""
+        feed = super().feed(request)
         for name, value in feed.items():
             if value.dtype == object:  # ONNX strings are text, Triton's are bytes
                 strings = [x.decode() for x in value.ravel()]

@@ -1,0 +1,449 @@
+"""Read TensorRT engines, and run them. Taught in notebooks 03 and 04.
+
+Nothing here imports TensorRT: it comes as an argument, from ``machine`` or from your
+own ``import``, and may be 8.6, 10, 11 or TensorRT-RTX.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+
+# ------------------------------------------------------ what the inspector says
+
+_PRECISIONS = (  # how formats spell them, from the longest on
+    ("BFLOAT16", "BF16"),
+    ("BF16", "BF16"),
+    ("FLOAT16", "FP16"),
+    ("HALF", "FP16"),
+    ("FP16", "FP16"),
+    ("FP32", "FP32"),
+    ("FLOAT", "FP32"),
+    ("INT8", "INT8"),
+    ("FP8", "FP8"),
+    ("INT64", "INT64"),
+    ("INT32", "INT32"),
+    ("BOOL", "BOOL"),
+)
+
+
+def _precision(tensor):
+    """FP32, FP16, INT8 ... of one tensor; "" where it is not said."""
+    # 8.6 and 10: "Format/Datatype"; 11: "Datatype" (NVIDIA's tools: "DataType")
+    for key in "Format/Datatype", "Datatype", "DataType", "Format":
+        text = str(tensor.get(key, "")).upper()
+        for spelling, precision in _PRECISIONS:
+            if spelling in text:
+                return precision
+    return ""
+
+
+def _shape(tensors):
+    return " ".join("×".join(map(str, x.get("Dimensions", []))) for x in tensors)
+
+
+def read_layers(text):
+    """The layers of an engine, from what TensorRT's engine inspector wrote.
+
+    Args:
+        text: JSON of ``IEngineInspector.get_engine_information``, of TensorRT 8.6, 10
+            or 11, at any profiling verbosity.
+
+    Returns:
+        A list with a dict for each layer: ``name``; ``kind``, such as Convolution;
+        ``nodes``, how many nodes of the network went into it; ``precision`` of its
+        first output; ``shape`` of its outputs; ``tactic``, the kernel. What the
+        verbosity leaves out is "".
+
+    Raises:
+        ValueError: it is no inspector JSON, or it holds no layers.
+    """
+    try:
+        # 8.6 and 10 leave control characters between the names in "Metadata"
+        document = json.loads(text, strict=False)
+    except (json.JSONDecodeError, TypeError):
+        raise ValueError(
+            f"expected the engine inspector's JSON, found {str(text)[:60]!r}"
+        ) from None
+    layers = document.get("Layers") if isinstance(document, dict) else None
+    if not layers:
+        raise ValueError(
+            'the JSON has no "Layers": expected what get_engine_information('
+            "LayerInformationFormat.JSON) returns for a whole engine"
+        )
+    return [_read_layer(layer) for layer in layers]
+
+
+def _read_layer(layer):
+    if isinstance(layer, str):  # ProfilingVerbosity.LAYER_NAMES_ONLY
+        layer = {"Name": layer}
+    name, outputs = layer.get("Name", ""), layer.get("Outputs", [])
+    kind = layer.get("ParameterType") or layer.get("LayerType") or ""
+    origin = re.findall(r"\[ONNX Layer: ([^\]]+)\]", layer.get("Metadata") or "")
+    return {
+        "name": name,
+        "kind": kind,
+        "nodes": len(set(origin)) or name.count(" + ") + 1,
+        "precision": _precision(outputs[0]) if outputs else "",
+        "shape": _shape(outputs),
+        "tactic": layer.get("TacticName") or layer.get("TacticValue") or "",
+    }
+
+
+def read_network(network, trt):
+    """The layers of a network as the ONNX parser made it, before any fusion.
+
+    Args:
+        network: an ``INetworkDefinition``.
+        trt: the module ``tensorrt`` or ``tensorrt_rtx``.
+
+    Returns:
+        A list with a dict for each layer: ``name``, ``kind``, ``parameters`` (how many
+        weights it holds), ``shape`` of its first output; -1 for a free dimension.
+    """
+    rows = []
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        kind, parameters = layer.type.name.capitalize(), 0
+        # get_layer gives the base class; the weights belong to the derived one
+        if layer.type == trt.LayerType.CONVOLUTION:
+            layer.__class__ = trt.IConvolutionLayer
+            parameters = layer.kernel.size + layer.bias.size
+        elif layer.type == trt.LayerType.CONSTANT:
+            layer.__class__ = trt.IConstantLayer
+            parameters = layer.weights.size
+        shape = tuple(layer.get_output(0).shape) if layer.num_outputs else ()
+        rows.append(
+            {
+                "name": layer.name,
+                "kind": kind,
+                "parameters": parameters,
+                "shape": "×".join(map(str, shape)),
+            }
+        )
+    return rows
+
+
+def read_recording(name):
+    """What ``recordings/record.py`` measured of one engine on a real GPU.
+
+    Args:
+        name: such as ``classifier_fp16``.
+
+    Returns:
+        The recording as a dict; its ``environment`` names GPU, driver and versions,
+        and ``layers`` is what ``read_layers`` says of the engine, with the time of
+        each layer in milliseconds as ``ms``.
+
+    Raises:
+        FileNotFoundError: there is no such recording; the message lists those there.
+    """
+    from helpers import paths  # not at the top: the server has this file alone
+
+    path = paths.RECORDINGS / f"{name}.json"
+    if not path.exists():
+        known = sorted(file.stem for file in path.parent.glob("*.json"))
+        raise FileNotFoundError(f"no recording {name!r}; there are {', '.join(known)}")
+    recording = json.loads(path.read_text())
+    times = recording["layer times ms at batch 64"]
+    layers = read_layers(json.dumps(recording["inspector"]))
+    recording["layers"] = [x | {"ms": times.get(x["name"], 0.0)} for x in layers]
+    return recording
+
+
+# ------------------------------------------------------------------ run a plan
+
+
+def make_logger(trt):
+    """A TensorRT logger that keeps what is said; ``errors()`` returns the errors."""
+
+    class Logger(trt.ILogger):
+        def __init__(self):
+            trt.ILogger.__init__(self)
+            self.records = []
+
+        def log(self, severity, message):
+            self.records.append((severity, message))
+
+        def errors(self):
+            worst = trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR
+            return [text for severity, text in self.records if severity in worst]
+
+    return Logger()
+
+
+# trt.nptype breaks in some versions with today's numpy
+_DTYPES = {
+    "FLOAT": np.dtype(np.float32),
+    "HALF": np.dtype(np.float16),
+    "INT8": np.dtype(np.int8),
+    "UINT8": np.dtype(np.uint8),
+    "INT32": np.dtype(np.int32),
+    "INT64": np.dtype(np.int64),
+    "BOOL": np.dtype(np.bool_),
+}
+
+
+def _cuda(result):
+    """Value of a call of the CUDA runtime.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    error, *value = result
+    if error.value:
+        raise RuntimeError(f"CUDA: {error.name}")
+    return value[0] if value else None
+
+
+class Engine:
+    """A plan on the GPU, ready to run on numpy arrays.
+
+    Attributes:
+        inputs, outputs: names of the tensors.
+        shapes: a dict of tensor and shape, -1 for a free dimension.
+        dtypes: a dict of tensor and numpy dtype.
+        profile: a dict of input and (smallest, best, largest) shape.
+    """
+
+    def __init__(self, plan, trt, device=0):
+        """Load a plan.
+
+        Args:
+            plan: path of a plan file, or its bytes.
+            trt: the module ``tensorrt``; the plan has to be of the same version, and
+                for this GPU.
+            device: which GPU.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            RuntimeError: there is no GPU, or TensorRT refuses the plan; the message
+                has its reason.
+        """
+        try:
+            from cuda.bindings import runtime
+        except ImportError:  # before 12.6
+            from cuda import cudart as runtime
+
+        self._runtime = runtime
+        self._streams, self._memory = [], {}
+        if not isinstance(plan, bytes):
+            plan = Path(plan).read_bytes()
+        # Without a driver trt.Runtime ends the process in 8.6: ask CUDA first
+        error, count = runtime.cudaGetDeviceCount()
+        if error.value or not count:
+            raise RuntimeError(
+                "a plan needs an NVIDIA GPU and its driver to run, and there is none"
+            )
+        _cuda(runtime.cudaSetDevice(device))
+        self._logger = make_logger(trt)
+        self._trt_runtime = trt.Runtime(self._logger)
+        self._engine = self._trt_runtime.deserialize_cuda_engine(plan)
+        if self._engine is None:
+            reason = "; ".join(self._logger.errors()) or "no reason given"
+            raise RuntimeError(
+                f"{trt.__name__} {trt.__version__} cannot load this plan: {reason}. A "
+                "plan runs with the TensorRT version and on the kind of GPU that it "
+                "was built with: build it again here (notebook 03)"
+            )
+        engine = self._engine
+        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        is_input = [engine.get_tensor_mode(x) == trt.TensorIOMode.INPUT for x in names]
+        self.inputs = [name for name, yes in zip(names, is_input) if yes]
+        self.outputs = [name for name, yes in zip(names, is_input) if not yes]
+        self.shapes = {x: tuple(engine.get_tensor_shape(x)) for x in names}
+        self.dtypes = {x: _DTYPES[engine.get_tensor_dtype(x).name] for x in names}
+        self.profile = {
+            x: tuple(map(tuple, engine.get_tensor_profile_shape(x, 0)))
+            for x in self.inputs
+        }
+        self._context = engine.create_execution_context()
+        self._stream = _cuda(runtime.cudaStreamCreate())
+        self._streams.append(self._stream)
+
+    def information(self, trt):
+        """The engine inspector's JSON; full of detail where it was built so."""
+        inspector = self._engine.create_engine_inspector()
+        inspector.execution_context = self._context
+        return inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+
+    @property
+    def device_memory(self):
+        """Bytes of GPU memory that a run needs besides weights, inputs and outputs."""
+        engine = (
+            self._engine
+        )  # a property until 8.6, doubled by a V2 in 10, alone in 11
+        for name in "device_memory_size_v2", "device_memory_size":
+            if hasattr(engine, name):
+                return getattr(engine, name)
+        return None
+
+    def _check(self, feeds):
+        if set(feeds) != set(self.inputs):
+            raise ValueError(
+                f"expected the inputs {self.inputs}, found {sorted(feeds)}"
+            )
+        for name, value in feeds.items():
+            smallest, _, largest = self.profile[name]
+            fits = len(value.shape) == len(smallest) and all(
+                low <= x <= high for low, x, high in zip(smallest, value.shape, largest)
+            )
+            if not fits or value.dtype != self.dtypes[name]:
+                raise ValueError(
+                    f"{name} is {value.dtype} of shape {value.shape}; the engine takes "
+                    f"{self.dtypes[name]} from {smallest} to {largest}, the limits of "
+                    "its optimisation profile"
+                )
+
+    def _pointer(self, name, size):
+        """Device memory for a tensor; kept for the next run."""
+        pointer, capacity = self._memory.get(name, (None, 0))
+        if capacity < size:
+            if pointer is not None:
+                _cuda(self._runtime.cudaFree(pointer))
+            pointer = _cuda(self._runtime.cudaMalloc(size))
+            self._memory[name] = pointer, size
+        return pointer
+
+    def load(self, feeds):
+        """Copy inputs to the GPU and make room for the outputs, filled with 0xFF.
+
+        Args:
+            feeds: a dict of input and array, within the profile, of the right dtype.
+
+        Raises:
+            ValueError: an input is missing, unknown, of another dtype, or outside the
+                profile.
+            RuntimeError: CUDA failed, for want of memory for instance.
+        """
+        self._check(feeds)
+        kind = self._runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
+        for name, value in feeds.items():
+            value = np.ascontiguousarray(value)
+            pointer = self._pointer(name, value.nbytes)
+            _cuda(
+                self._runtime.cudaMemcpy(pointer, value.ctypes.data, value.nbytes, kind)
+            )
+            self._context.set_input_shape(name, value.shape)
+            self._context.set_tensor_address(name, int(pointer))
+        for name in self.outputs:
+            size = self._bytes(name)
+            pointer = self._pointer(name, size)
+            # NaN as a float: an output that the engine did not write is seen
+            _cuda(self._runtime.cudaMemset(pointer, 0xFF, size))
+            self._context.set_tensor_address(name, int(pointer))
+
+    def _bytes(self, name):
+        shape = tuple(self._context.get_tensor_shape(name))
+        return int(np.prod(shape)) * self.dtypes[name].itemsize
+
+    def launch(self):
+        """Run once on what ``load`` put there, without waiting.
+
+        Raises:
+            RuntimeError: TensorRT refused; the message has its reason.
+        """
+        if not self._context.execute_async_v3(int(self._stream)):
+            reason = "; ".join(self._logger.errors()) or "no reason given"
+            raise RuntimeError(f"TensorRT did not run the engine: {reason}")
+
+    def fetch(self):
+        """Wait, and copy the outputs back: a dict of output and array."""
+        _cuda(self._runtime.cudaStreamSynchronize(self._stream))
+        kind = self._runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        results = {}
+        for name in self.outputs:
+            shape = tuple(self._context.get_tensor_shape(name))
+            value = np.empty(shape, self.dtypes[name])
+            pointer, _ = self._memory[name]
+            _cuda(
+                self._runtime.cudaMemcpy(value.ctypes.data, pointer, value.nbytes, kind)
+            )
+            results[name] = value
+        return results
+
+    def run(self, feeds):
+        """Copy in, run, copy out.
+
+        Args:
+            feeds: a dict of input and array.
+
+        Returns:
+            A dict of output and array.
+
+        Raises:
+            ValueError, RuntimeError: see ``load`` and ``launch``.
+        """
+        self.load(feeds)
+        self.launch()
+        return self.fetch()
+
+    def time(self, feeds, runs=100, warm_up=20):
+        """Times of single runs on the GPU, without copies, by CUDA events.
+
+        Args:
+            feeds: as in ``run``.
+            runs, warm_up: how many runs are measured, and how many precede them.
+
+        Returns:
+            (runs,) float array, milliseconds.
+        """
+        cuda = self._runtime
+        self.load(feeds)
+        for _ in range(warm_up):
+            self.launch()
+        begin, end = (_cuda(cuda.cudaEventCreate()) for _ in range(2))
+        times = []
+        for _ in range(runs):
+            _cuda(cuda.cudaEventRecord(begin, self._stream))
+            self.launch()
+            _cuda(cuda.cudaEventRecord(end, self._stream))
+            _cuda(cuda.cudaEventSynchronize(end))
+            times.append(_cuda(cuda.cudaEventElapsedTime(begin, end)))
+        for event in begin, end:
+            _cuda(cuda.cudaEventDestroy(event))
+        return np.array(times)
+
+    def time_layers(self, feeds, trt, runs=50):
+        """Times of the engine's layers, by TensorRT's profiler.
+
+        Args:
+            feeds: as in ``run``.
+            trt: the module that made the engine.
+            runs: how many runs are measured, after five that are not.
+
+        Returns:
+            A dict of layer and median time in milliseconds, in order of execution.
+        """
+        times = {}
+
+        class Profiler(trt.IProfiler):
+            def __init__(self):
+                trt.IProfiler.__init__(self)
+
+            def report_layer_time(self, layer_name, ms):
+                times.setdefault(layer_name, []).append(ms)
+
+        self.load(feeds)
+        self._profiler = self._context.profiler = Profiler()  # kept: TensorRT may not
+        for _ in range(runs + 5):
+            self.launch()
+            _cuda(self._runtime.cudaStreamSynchronize(self._stream))
+        return {name: float(np.median(ms[5:])) for name, ms in times.items()}
+
+    def close(self):
+        """Give the GPU's memory back."""
+        for pointer, _ in self._memory.values():
+            _cuda(self._runtime.cudaFree(pointer))
+        self._memory.clear()
+        for stream in self._streams:
+            _cuda(self._runtime.cudaStreamDestroy(stream))
+        self._streams.clear()
+        self._context = self._engine = self._trt_runtime = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()

@@ -1,0 +1,280 @@
+"""Measure what notebooks 03 to 07 show to readers who have no GPU.
+
+    python recordings/record.py export FOLDER     # where PyTorch is
+    python recordings/record.py engines FOLDER    # where TensorRT is
+
+FOLDER holds ``images.npy``, (N, 3, 224, 224) float32, to compare and to calibrate
+with. The first step writes ResNet-50 as ONNX, with PyTorch's logits, and times PyTorch.
+The second makes FP16 and INT8 models of every ``NAME.onnx`` that has a ``NAME.npz``
+(``input``, ``logits``) beside it, builds engines, reads, compares and times them. Both
+leave JSON files that name GPU, driver and versions. Two steps, because TensorRT 8.6,
+the one complete build of TensorRT on PyPI, wants another Python than today's PyTorch.
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+BATCHES = [1, 8, 32, 64, 128, 256]
+OPSET = 17  # the highest that TensorRT 8.6 reads
+RUNS, WARM_UP = 100, 20
+
+
+def environment(**versions):
+    """What was measured on."""
+    query = "--query-gpu=name,driver_version,compute_cap"
+    command = ["nvidia-smi", query, "--format=csv,noheader"]
+    gpu, driver, capability = subprocess.check_output(command, text=True).split(", ")
+    return {
+        "GPU": gpu,
+        "driver": driver,
+        "compute capability": capability.strip(),
+        "Python": platform.python_version(),
+        **versions,
+    }
+
+
+def write(folder, name, content):
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(content) + "\n")
+    print("wrote", path, flush=True)
+
+
+# --------------------------------------------------------------- with PyTorch
+
+
+def export(folder):
+    """ResNet-50 as ONNX, PyTorch's logits, PyTorch's times."""
+    import torch
+    import torchvision
+
+    torch.manual_seed(0)
+    module = torchvision.models.resnet50(weights=None).eval()
+    images = np.load(folder / "images.npy")
+    with torch.inference_mode():
+        logits = module(torch.from_numpy(images)).numpy()
+    np.savez(folder / "resnet50.npz", input=images, logits=logits)
+    torch.onnx.export(
+        module,
+        (torch.from_numpy(images[:2]),),
+        folder / "resnet50.onnx",
+        input_names=["input"],
+        output_names=["logits"],
+        dynamic_axes={"input": {0: "batch"}, "logits": {0: "batch"}},
+        opset_version=OPSET,
+        dynamo=False,
+    )
+    if torch.cuda.is_available():
+        versions = {"torch": torch.__version__, "CUDA": torch.version.cuda}
+        latencies = time_pytorch(torch, module.cuda())
+        latencies |= time_onnxruntime(folder / "resnet50.onnx")
+        content = {"environment": environment(**versions), "latency ms": latencies}
+        write(folder, "pytorch", content)
+
+
+def time_pytorch(torch, module):
+    """Median latency in ms by candidate and batch size, by CUDA events."""
+    candidates = {
+        "PyTorch FP32": (torch.float32, torch.contiguous_format, False),
+        "PyTorch TF32": (torch.float32, torch.contiguous_format, True),
+        "PyTorch FP16, channels last": (torch.float16, torch.channels_last, False),
+    }
+    latencies = {}
+    for name, (dtype, layout, tf32) in candidates.items():
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
+        module = module.to(dtype=dtype, memory_format=layout)
+        latencies[name] = {}
+        for batch in BATCHES:
+            images = torch.randn(batch, 3, 224, 224, device="cuda", dtype=dtype)
+            images = images.contiguous(memory_format=layout)
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            times = []
+            with torch.inference_mode():
+                for _ in range(WARM_UP + RUNS):
+                    begin.record()
+                    module(images)
+                    end.record()
+                    end.synchronize()
+                    times.append(begin.elapsed_time(end))
+            latencies[name][batch] = float(np.median(times[WARM_UP:]))
+            print(name, batch, latencies[name][batch], flush=True)
+    return latencies
+
+
+def time_onnxruntime(path):
+    """The same for ONNX Runtime on the GPU; nothing where it has no CUDA."""
+    import onnxruntime as ort
+
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        print("ONNX Runtime here has no CUDA:", ort.get_available_providers())
+        return {}
+    session = ort.InferenceSession(path, providers=["CUDAExecutionProvider"])
+    latencies = {}
+    for batch in BATCHES:
+        images = np.random.default_rng(0).standard_normal((batch, 3, 224, 224))
+        value = ort.OrtValue.ortvalue_from_numpy(images.astype(np.float32), "cuda", 0)
+        binding = session.io_binding()
+        binding.bind_ortvalue_input("input", value)
+        binding.bind_output("logits", "cuda")
+        times = []
+        for _ in range(WARM_UP + RUNS):
+            begin = time.perf_counter()
+            session.run_with_iobinding(binding)
+            times.append(1e3 * (time.perf_counter() - begin))
+        latencies[batch] = float(np.median(times[WARM_UP:]))
+    return {f"ONNX Runtime {ort.__version__}": latencies}
+
+
+# -------------------------------------------------------------- with TensorRT
+
+
+def reduce(path, images):
+    """Write FP16 and INT8 models beside an FP32 one, as notebooks 02 and 03 do."""
+    import onnx
+    from onnxconverter_common.float16 import convert_float_to_float16
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantType,
+        quantize_static,
+    )
+
+    class Images(CalibrationDataReader):
+        def __init__(self):
+            self.feeds = iter([{"input": image[None]} for image in images])
+
+        def get_next(self):
+            return next(self.feeds, None)
+
+    half = convert_float_to_float16(onnx.load(path), keep_io_types=True)
+    onnx.save(half, path.with_stem(f"{path.stem}_fp16"))
+    quantize_static(
+        path,
+        path.with_stem(f"{path.stem}_int8"),
+        Images(),
+        op_types_to_quantize=["Conv"],
+        per_channel=True,
+        activation_type=QuantType.QInt8,
+        weight_type=QuantType.QInt8,
+        extra_options={
+            "ActivationSymmetric": True,
+            "WeightSymmetric": True,
+            "QuantizeBias": False,
+            "OpTypesToExcludeOutputQuantization": ["Conv"],
+        },
+    )
+
+
+def build(trt, path, tf32):
+    """Build a plan for the GPU present: bytes, and what the builder was told."""
+    from helpers import engine
+
+    logger = engine.make_logger(trt)
+    builder = trt.Builder(logger)
+    flags = trt.NetworkDefinitionCreationFlag
+    typed = hasattr(flags, "STRONGLY_TYPED")
+    kind = flags.STRONGLY_TYPED if typed else flags.EXPLICIT_BATCH
+    network = builder.create_network(1 << int(kind))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(str(path)) or not network.num_outputs:
+        raise ValueError([parser.get_error(i).desc() for i in range(parser.num_errors)])
+    config = builder.create_builder_config()
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, 4 << 30)
+    if not tf32:
+        config.clear_flag(trt.BuilderFlag.TF32)
+    allowed = {"fp16": ["FP16"], "int8": ["FP16", "INT8"]}
+    told = allowed.get(path.stem.rpartition("_")[2], [])
+    for flag in [] if typed else told:  # a weakly typed network has to be allowed to
+        config.set_flag(getattr(trt.BuilderFlag, flag))
+    profile = builder.create_optimization_profile()
+    sizes = [(batch, 3, 224, 224) for batch in (1, 64, max(BATCHES))]
+    profile.set_shape("input", *sizes)
+    config.add_optimization_profile(profile)
+    layers = engine.read_network(network, trt)
+    begin = time.monotonic()
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise RuntimeError(logger.errors())
+    return bytes(plan), time.monotonic() - begin, layers
+
+
+def measure(trt, path, plan, label):
+    """Everything that is to know of one engine."""
+    from helpers import engine, parity
+
+    reference = np.load(path.parent / f"{path.stem.split('_')[0]}.npz")
+    random = np.random.default_rng(1)
+    with engine.Engine(plan, trt) as loaded:
+        found = loaded.run({"input": reference["input"]})["logits"]
+        latency = {}
+        for batch in BATCHES:
+            images = random.standard_normal((batch, 3, 224, 224), np.float32)
+            latency[batch] = float(np.median(loaded.time({"input": images}, RUNS)))
+            print(label, batch, latency[batch], flush=True)
+        images = random.standard_normal((64, 3, 224, 224), np.float32)
+        information = loaded.information(trt)
+        return {
+            "parity": parity.compare(reference["logits"], found),
+            "logits": found.round(5).tolist(),
+            "latency ms": latency,
+            "device memory bytes": loaded.device_memory,
+            "layer times ms at batch 64": loaded.time_layers({"input": images}, trt),
+            "inspector": json.loads(information, strict=False),
+        }
+
+
+def inspect(path, plan):
+    """What ``polygraphy inspect model PLAN --model-type engine`` lists."""
+    file = path.with_suffix(".plan")
+    file.write_bytes(plan)
+    # What its script does; TensorRT 8.6's JSON holds control characters
+    polygraphy = (
+        "import functools, json\n"
+        "json.loads = functools.partial(json.loads, strict=False)\n"
+        "from polygraphy.tools import main\n"
+        "main()"
+    )
+    command = [sys.executable, "-c", polygraphy, "inspect", "model", str(file)]
+    command += ["--model-type", "engine"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    return (result.stdout + result.stderr).splitlines()
+
+
+def engines(folder):
+    """Build, read, compare and time an engine of every ONNX file in the folder."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    import tensorrt as trt
+
+    for answers in folder.glob("*.npz"):
+        reduce(answers.with_suffix(".onnx"), np.load(folder / "images.npy"))
+    for path in sorted(folder.glob("*.onnx")):
+        precision = path.stem.partition("_")[2].upper()
+        for tf32 in (False,) if precision else (False, True):
+            label = (
+                f"{path.stem.partition('_')[0]} {precision or ('FP32', 'TF32')[tf32]}"
+            )
+            plan, seconds, network = build(trt, path, tf32)
+            print(f"{label}: built in {seconds:.0f} s, {len(plan)} bytes", flush=True)
+            content = {
+                "environment": environment(TensorRT=trt.__version__),
+                "build seconds": seconds,
+                "plan bytes": len(plan),
+                "network": network,
+                **measure(trt, path, plan, label),
+                "polygraphy": inspect(path, plan),
+            }
+            write(folder, label.replace(" ", "_").lower(), content)
+
+
+if __name__ == "__main__":
+    options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    options.add_argument("step", choices=["export", "engines"])
+    options.add_argument("folder", type=Path)
+    arguments = options.parse_args()
+    {"export": export, "engines": engines}[arguments.step](arguments.folder)

@@ -1,0 +1,233 @@
+"""Engines of every TensorRT version are read; running one needs a GPU."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import onnx
+import pytest
+import tensorrt_rtx
+
+from helpers import engine, machine, paths, triton_server
+from helpers.triton_server import TritonServerError
+
+RECORDINGS = sorted((paths.ROOT / "recordings").glob("*/classifier_*.json"))
+
+# The same fused convolution as each version writes it, at detailed verbosity.
+LAYER = {
+    "Name": "/conv/Conv + /act/Clip",
+    "LayerType": "CaskConvolution",
+    "ParameterType": "Convolution",
+    "TacticName": "sm80_kernel",
+    "Metadata": "[ONNX Layer: /conv/Conv]\x1e[ONNX Layer: /act/Clip]",
+}
+VERSIONS = {
+    "8.6": {
+        "Layers": [
+            LAYER
+            | {
+                "Outputs": [
+                    {
+                        "Name": "y",
+                        "Dimensions": [8, 32, 112, 112],
+                        "Format/Datatype": "Channel major FP16 format where C % 8 == 0",
+                    }
+                ]
+            }
+        ],
+        "Bindings": ["input", "logits"],
+    },
+    "10": {
+        "Layers": [
+            LAYER
+            | {
+                "Outputs": [
+                    {
+                        "Name": "y",
+                        "Dimensions": [8, 32, 112, 112],
+                        "Format/Datatype": "Half",
+                    }
+                ]
+            }
+        ],
+        "Bindings": ["input", "logits"],
+    },
+    "11": {
+        "Layers": [
+            LAYER
+            | {
+                "Outputs": [
+                    {
+                        "Name": "y",
+                        "Dimensions": [8, 32, 112, 112],
+                        "Datatype": "HALF",
+                        "Format": "N/A due to dynamic shapes",
+                    }
+                ]
+            }
+        ],
+        "I/O Tensors": [{"Name": "input"}, {"Name": "logits"}],
+    },
+}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_layers_of_each_version_read_alike(version):
+    text = json.dumps(VERSIONS[version]).replace("\\u001e", "\x1e")  # as 8.6 writes it
+    assert engine.read_layers(text) == [
+        {
+            "name": "/conv/Conv + /act/Clip",
+            "kind": "Convolution",
+            "nodes": 2,
+            "precision": "FP16",
+            "shape": "8×32×112×112",
+            "tactic": "sm80_kernel",
+        }
+    ]
+
+
+def test_names_alone_are_read_too():
+    (layer,) = engine.read_layers('{"Layers": ["a + b + c"], "Bindings": []}')
+    assert (layer["name"], layer["nodes"], layer["precision"]) == ("a + b + c", 3, "")
+
+
+@pytest.mark.parametrize("text", ["", "no JSON", "{}", "[]", '{"Layers": []}', None])
+def test_what_is_no_inspector_json_is_refused(text):
+    with pytest.raises(ValueError, match=r"inspector's JSON, found|has no \"Layers\""):
+        engine.read_layers(text)
+
+
+@pytest.mark.parametrize("file", RECORDINGS, ids=lambda path: path.stem)
+def test_recorded_engines_are_read(file):
+    recording = json.loads(file.read_text())
+    assert {"GPU", "driver", "TensorRT"} <= set(recording["environment"])
+    layers = engine.read_layers(json.dumps(recording["inspector"]))
+    times = recording["layer times ms at batch 64"]
+    assert [layer["name"] for layer in layers] == list(times)
+    assert len(layers) < len(recording["network"]) / 4  # fused
+    precision = {"tf32": "FP32"}.get(file.stem[-4:], file.stem[-4:].upper())
+    of_convolutions = {x["precision"] for x in layers if x["kind"] == "Convolution"}
+    assert precision in of_convolutions
+    assert recording["parity"]["top-1 agree"] == 1
+
+
+def test_there_are_recordings():
+    assert {x.stem for x in RECORDINGS} >= {
+        f"classifier_{precision}" for precision in ("fp32", "tf32", "fp16", "int8")
+    }
+
+
+def test_a_network_is_walked(artifacts):
+    trt = tensorrt_rtx
+    logger = engine.make_logger(trt)
+    builder = trt.Builder(logger)
+    network = builder.create_network(0)
+    parser = trt.OnnxParser(network, logger)
+    assert parser.parse_from_file(str(artifacts / "resnet50.onnx"))
+    layers = engine.read_network(network, trt)
+    assert len(layers) == network.num_layers
+    convolutions = [x for x in layers if x["kind"] == "Convolution"]
+    assert len(convolutions) == 53
+    kernel = 64 * 3 * 7 * 7  # random weights have no bias
+    assert convolutions[0]["parameters"] in (kernel, kernel + 64)
+    assert convolutions[0]["shape"] == "-1×64×112×112"
+    model = onnx.load(artifacts / "resnet50.onnx", load_external_data=False)
+    weights = sum(len(x.raw_data) // 4 for x in model.graph.initializer)
+    assert sum(x["parameters"] for x in layers) == pytest.approx(weights, rel=1e-3)
+
+
+@pytest.mark.skipif(machine.gpu_count() > 0, reason="there is a GPU")
+def test_an_engine_without_a_gpu_is_refused(tmp_path):
+    (tmp_path / "model.plan").write_bytes(b"a plan")
+    with pytest.raises(RuntimeError, match="needs an NVIDIA GPU and its driver"):
+        engine.Engine(tmp_path / "model.plan", tensorrt_rtx)
+    with pytest.raises(FileNotFoundError):
+        engine.Engine(tmp_path / "none.plan", tensorrt_rtx)
+
+
+@pytest.mark.skipif(machine.gpu_count() > 0, reason="there is a GPU")
+def test_the_stand_in_for_the_tensorrt_backend_says_what_it_needs(tmp_path):
+    (tmp_path / "plan" / "1").mkdir(parents=True)
+    (tmp_path / "plan" / "1" / "model.plan").write_bytes(b"a plan")
+    (tmp_path / "plan" / "config.pbtxt").write_text(
+        'backend: "tensorrt"\n'
+        'input { name: "x" data_type: TYPE_FP32 dims: [4] }\n'
+        'output { name: "y" data_type: TYPE_FP32 dims: [4] }\n'
+        "instance_group { kind: KIND_CPU }\n"
+    )
+    with pytest.raises(TritonServerError, match="environment has no TensorRT"):
+        triton_server.start(tmp_path)
+
+
+# --------------------------------------------------- names of TensorRT's versions
+
+# What the project's variables hold.
+CLASSES = {
+    "builder": "Builder",
+    "config": "IBuilderConfig",
+    "network": "INetworkDefinition",
+    "parser": "OnnxParser",
+    "profile": "IOptimizationProfile",
+    "inspector": "EngineInspector",
+    "self._engine": "ICudaEngine",
+    "self._context": "IExecutionContext",
+    "self._trt_runtime": "Runtime",
+    "kinds": "NetworkDefinitionCreationFlag",
+    "flags": "NetworkDefinitionCreationFlag",
+}
+
+
+@pytest.fixture(scope="module")
+def table():
+    """Which name is in which version; 10 and 11 from NVIDIA's API reference."""
+    with Path(__file__).with_name("tensorrt_names.csv").open() as file:
+        return {row.pop("name"): row for row in csv.DictReader(file)}
+
+
+def sources():
+    """Text of everything in the project that talks to TensorRT."""
+    files = [
+        paths.ROOT / "helpers/engine.py",
+        paths.ROOT / "recordings/record.py",
+        paths.ROOT / "helpers/triton_backends/tensorrt/model.py",
+    ]
+    yield from ((file.name, file.read_text()) for file in files)
+    for file in paths.NOTEBOOKS.glob("0[34]_*.ipynb"):
+        cells = nbformat.read(file, as_version=4).cells
+        code = [x.source for x in cells if x.cell_type == "code"]
+        yield file.name, "\n".join(code)
+
+
+def names_in(text):
+    """TensorRT's names in a source text, as ``Class`` or ``Class.member``."""
+    found = set(re.findall(r"\btrt\.([A-Z]\w*(?:\.\w+)?)", text))
+    for variable, owner in CLASSES.items():
+        pattern = rf"(?<![\w.]){re.escape(variable)}\.(\w+)"
+        found |= {f"{owner}.{member}" for member in re.findall(pattern, text)}
+    return found
+
+
+def test_every_name_is_in_the_table_and_guarded_where_a_version_lacks_it(table):
+    count = 0
+    for file, text in sources():
+        for name in names_in(text):
+            assert name in table, f"{name} in {file} is not in tensorrt_names.csv"
+            count += 1
+            if "no" in table[name].values():
+                guarded = re.search(r"hasattr\(|getattr\(|builds_for_others", text)
+                assert guarded, f"{name} in {file} is not in every version"
+    assert count > 60
+
+
+def test_the_table_is_right_about_the_installed_bindings(table):
+    for name, versions in table.items():
+        value = tensorrt_rtx
+        try:
+            for part in name.split("."):
+                value = getattr(value, part)
+            found = "yes"
+        except AttributeError:
+            found = "no"
+        assert found == versions["RTX"], name
