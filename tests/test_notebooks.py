@@ -121,6 +121,7 @@ OUTSIDE = {
     "01_export_to_onnx": ("", "25,557,032 parameters"),
     "02_validate_onnx": ("print(milliseconds({'sum': lambda: sum(range(9))}))", "sum"),
     "03_build_tensorrt_engine": ("", "built: True"),
+    "04_inspect_tensorrt_engine": ("", "CONVOLUTION"),
     "05_write_triton_config": ("", "mine onnxruntime 8"),
     "06_serve_with_triton": ("", "exit status 0"),
     "07_classify_from_a_client": ("print(classify(IMAGE, URL))", "espresso"),
