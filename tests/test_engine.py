@@ -23,59 +23,24 @@ LAYER = {
     "TacticName": "sm80_kernel",
     "Metadata": "[ONNX Layer: /conv/Conv]\x1e[ONNX Layer: /act/Clip]",
 }
-VERSIONS = {
-    "8.6": {
-        "Layers": [
-            LAYER
-            | {
-                "Outputs": [
-                    {
-                        "Name": "y",
-                        "Dimensions": [8, 32, 112, 112],
-                        "Format/Datatype": "Channel major FP16 format where C % 8 == 0",
-                    }
-                ]
-            }
-        ],
-        "Bindings": ["input", "logits"],
-    },
-    "10": {
-        "Layers": [
-            LAYER
-            | {
-                "Outputs": [
-                    {
-                        "Name": "y",
-                        "Dimensions": [8, 32, 112, 112],
-                        "Format/Datatype": "Half",
-                    }
-                ]
-            }
-        ],
-        "Bindings": ["input", "logits"],
-    },
-    "11": {
-        "Layers": [
-            LAYER
-            | {
-                "Outputs": [
-                    {
-                        "Name": "y",
-                        "Dimensions": [8, 32, 112, 112],
-                        "Datatype": "HALF",
-                        "Format": "N/A due to dynamic shapes",
-                    }
-                ]
-            }
-        ],
-        "I/O Tensors": [{"Name": "input"}, {"Name": "logits"}],
-    },
+OUTPUT = {"Name": "y", "Dimensions": [8, 32, 112, 112]}
+OUTPUTS = {
+    "8.6": {"Format/Datatype": "Channel major FP16 format where C % 8 == 0"},
+    "10": {"Format/Datatype": "Half"},
+    "11": {"Datatype": "HALF", "Format": "N/A due to dynamic shapes"},
+}
+TENSORS = {
+    "8.6": {"Bindings": ["input", "logits"]},
+    "10": {"Bindings": ["input", "logits"]},
+    "11": {"I/O Tensors": [{"Name": "input"}, {"Name": "logits"}]},
 }
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", OUTPUTS)
 def test_layers_of_each_version_read_alike(version):
-    text = json.dumps(VERSIONS[version]).replace("\\u001e", "\x1e")  # as 8.6 writes it
+    layer = LAYER | {"Outputs": [OUTPUT | OUTPUTS[version]]}
+    text = json.dumps({"Layers": [layer], **TENSORS[version]})
+    text = text.replace("\\u001e", "\x1e")  # as 8.6 writes it
     assert engine.read_layers(text) == [
         {
             "name": "/conv/Conv + /act/Clip",

@@ -29,7 +29,7 @@ def load(path, device=0):
         raise pb_utils.TritonModelException(f"failed to stat file {path}")
     try:
         return Engine(path, tensorrt, device)
-    except RuntimeError as error:
+    except (ImportError, RuntimeError) as error:  # no CUDA bindings, no GPU, no plan
         raise pb_utils.TritonModelException(str(error)) from None
 
 
