@@ -1,7 +1,6 @@
 """How far apart two sets of logits are, in the same units along the whole series."""
 
 import numpy as np
-import pandas as pd
 
 from helpers import paths
 
@@ -54,6 +53,8 @@ def record(step, against, measures):
         against: what it was compared with.
         measures: what ``compare`` returned.
     """
+    import pandas as pd
+
     path = paths.ARTIFACTS / "parity.csv"
     path.parent.mkdir(exist_ok=True)
     row = pd.DataFrame({"against": against, **measures}, index=[step])
@@ -73,6 +74,8 @@ def table(measures=None):
     Returns:
         A DataFrame of strings.
     """
+    import pandas as pd
+
     if measures is None:
         frame = pd.read_csv(paths.artifact("parity.csv"), index_col=0)
         frame.index.name = None

@@ -2,13 +2,15 @@
 
     python recordings/record.py export FOLDER     # where PyTorch is
     python recordings/record.py engines FOLDER    # where TensorRT is
+    python recordings/record.py serve FOLDER      # there too, after the second
 
 FOLDER holds ``images.npy``, (N, 3, 224, 224) float32, to compare and to calibrate
 with. The first step writes ResNet-50 as ONNX, with PyTorch's logits, and times PyTorch.
 The second makes FP16 and INT8 models of every ``NAME.onnx`` that has a ``NAME.npz``
 (``input``, ``logits``) beside it, builds engines, reads, compares and times them. Both
-leave JSON files that name GPU, driver and versions. Two steps, because TensorRT 8.6,
-the one complete build of TensorRT on PyPI, wants another Python than today's PyTorch.
+leave JSON files that name GPU, driver and versions. They are apart because TensorRT
+8.6, the one complete build of TensorRT on PyPI, wants another Python than today's
+PyTorch. The third serves ``classifier_fp16.plan`` with the embedded Triton.
 """
 
 import argparse
@@ -246,14 +248,17 @@ def inspect(path, plan):
     return (result.stdout + result.stderr).splitlines()
 
 
-def engines(folder):
-    """Build, read, compare and time an engine of every ONNX file in the folder."""
+def engines(folder, names=()):
+    """Build, read, compare and time an engine of every ONNX file, or of those named."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     import tensorrt as trt
 
     for answers in folder.glob("*.npz"):
-        reduce(answers.with_suffix(".onnx"), np.load(folder / "images.npy"))
+        if not answers.with_stem(f"{answers.stem}_int8").with_suffix(".onnx").exists():
+            reduce(answers.with_suffix(".onnx"), np.load(folder / "images.npy"))
     for path in sorted(folder.glob("*.onnx")):
+        if names and path.stem not in names:
+            continue
         precision = path.stem.partition("_")[2].upper()
         for tf32 in (False,) if precision else (False, True):
             label = (
@@ -272,9 +277,67 @@ def engines(folder):
             write(folder, label.replace(" ", "_").lower(), content)
 
 
+# ----------------------------------------------------------------- with Triton
+
+
+def serve(folder):
+    """Serve the classifier's FP16 engine, compare and time it."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    import tensorrt as trt
+    import tritonclient.grpc as grpcclient
+
+    from helpers import parity, paths, triton_server
+
+    model = folder / "repository" / "classifier_tensorrt"
+    (model / "1").mkdir(parents=True, exist_ok=True)
+    onnx_model = paths.MODEL_REPOSITORY / "classifier_onnx"
+    config = (onnx_model / "config.pbtxt").read_text()
+    config = config.replace("classifier_onnx", "classifier_tensorrt")
+    config = config.replace('"onnxruntime"', '"tensorrt"')
+    (model / "config.pbtxt").write_text(config.replace("KIND_AUTO", "KIND_GPU"))
+    (model / "labels.txt").write_text((onnx_model / "labels.txt").read_text())
+    (model / "1/model.plan").write_bytes((folder / "classifier_fp16.plan").read_bytes())
+    reference = np.load(folder / "classifier.npz")
+    with (
+        triton_server.start(model.parent) as server,
+        grpcclient.InferenceServerClient(server.grpc) as client,
+    ):
+
+        def infer(images, **options):
+            tensor = grpcclient.InferInput("input", images.shape, "FP32")
+            tensor.set_data_from_numpy(images)
+            answer = client.infer("classifier_tensorrt", [tensor], **options)
+            return answer.as_numpy("logits")
+
+        found = infer(reference["input"])
+        five = grpcclient.InferRequestedOutput("logits", class_count=5)
+        latency = {}
+        for batch in 1, 8:
+            images, times = reference["input"][:batch], []
+            for _ in range(WARM_UP + RUNS):
+                begin = time.perf_counter()
+                infer(images)
+                times.append(1e3 * (time.perf_counter() - begin))
+            latency[batch] = float(np.median(times[WARM_UP:]))
+        labels = infer(reference["input"], outputs=[five])
+        content = {
+            "environment": environment(
+                TensorRT=trt.__version__, Triton=client.get_server_metadata().version
+            ),
+            "parity": parity.compare(reference["logits"], found),
+            "classes": [[text.decode() for text in row] for row in labels],
+            "latency ms over gRPC": latency,
+        }
+    write(folder, "serving", content)
+
+
 if __name__ == "__main__":
     options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    options.add_argument("step", choices=["export", "engines"])
+    options.add_argument("step", choices=["export", "engines", "serve"])
     options.add_argument("folder", type=Path)
+    options.add_argument("names", nargs="*", help="engines: such as resnet50_fp16")
     arguments = options.parse_args()
-    {"export": export, "engines": engines}[arguments.step](arguments.folder)
+    if arguments.step == "engines":
+        engines(arguments.folder, arguments.names)
+    else:
+        {"export": export, "serve": serve}[arguments.step](arguments.folder)
