@@ -291,10 +291,10 @@ def serve(folder):
     model = folder / "repository" / "classifier_tensorrt"
     (model / "1").mkdir(parents=True, exist_ok=True)
     onnx_model = paths.MODEL_REPOSITORY / "classifier_onnx"
-    config = (onnx_model / "config.pbtxt").read_text()
-    config = config.replace("classifier_onnx", "classifier_tensorrt")
-    config = config.replace('"onnxruntime"', '"tensorrt"')
-    (model / "config.pbtxt").write_text(config.replace("KIND_AUTO", "KIND_GPU"))
+    text = (onnx_model / "config.pbtxt").read_text()
+    text = text.replace("classifier_onnx", "classifier_tensorrt")
+    text = text.replace('"onnxruntime"', '"tensorrt"')
+    (model / "config.pbtxt").write_text(text.replace("KIND_AUTO", "KIND_GPU"))
     (model / "labels.txt").write_text((onnx_model / "labels.txt").read_text())
     (model / "1/model.plan").write_bytes((folder / "classifier_fp16.plan").read_bytes())
     reference = np.load(folder / "classifier.npz")
@@ -325,7 +325,7 @@ def serve(folder):
                 TensorRT=trt.__version__, Triton=client.get_server_metadata().version
             ),
             "parity": parity.compare(reference["logits"], found),
-            "classes": [[text.decode() for text in row] for row in labels],
+            "classes": [[label.decode() for label in row] for row in labels],
             "latency ms over gRPC": latency,
         }
     write(folder, "serving", content)
