@@ -169,7 +169,7 @@ def names_in(text):
     """TensorRT's names in a source text, as ``Class`` or ``Class.member``."""
     found = set(re.findall(r"\btrt\.([A-Z]\w*(?:\.\w+)?)", text))
     for variable, owner in CLASSES.items():
-        pattern = rf"(?<![\w.]){re.escape(variable)}\.(\w+)"
+        pattern = rf"(?<![\w./\"]){re.escape(variable)}\.(\w+)"  # no file's name
         found |= {f"{owner}.{member}" for member in re.findall(pattern, text)}
     return found
 
