@@ -98,18 +98,24 @@ def resnet50_checkpoint():
     return cached if cached.exists() else None
 
 
+def _hash_in_name(path):
+    """The hash that torchvision puts into a checkpoint's name; None without one."""
+    found = re.search(r"-([0-9a-f]{8,})\.", path.name)
+    return found and found[1]
+
+
 def _check_hash(path):
     """Compare a file with the hash in its name, where it has one, as torch.hub does.
 
     Raises:
         ValueError: they differ.
     """
-    if in_name := re.search(r"-([0-9a-f]{8,})\.", path.name):
+    if in_name := _hash_in_name(path):
         found = hashlib.sha256(path.read_bytes()).hexdigest()
-        if not found.startswith(in_name[1]):
+        if not found.startswith(in_name):
             raise ValueError(
                 f"{path} is not what its name says: SHA-256 begins with "
-                f"{found[: len(in_name[1])]}, not {in_name[1]}. Fetch it again, or "
+                f"{found[: len(in_name)]}, not {in_name}. Fetch it again, or "
                 "rename it if it is meant to be another"
             )
 
@@ -119,12 +125,11 @@ def _download_resnet50():
     import torch
 
     path = _cached_checkpoint()
-    in_name = re.search(r"-([0-9a-f]{8,})\.", path.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     url = _torchvision_url()
     try:
         with _socket_timeout(DOWNLOAD_TIMEOUT):
-            torch.hub.download_url_to_file(url, path, hash_prefix=in_name[1])
+            torch.hub.download_url_to_file(url, path, hash_prefix=_hash_in_name(path))
     except (OSError, RuntimeError) as error:  # no network, or a login page instead
         print(
             f"ResNet-50's trained weights are not here and {url} cannot be fetched "

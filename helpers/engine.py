@@ -47,8 +47,9 @@ def read_layers(text):
     """The layers of an engine, from what TensorRT's engine inspector wrote.
 
     Args:
-        text: JSON of ``IEngineInspector.get_engine_information``, of TensorRT 8.6, 10
-            or 11, at any profiling verbosity.
+        text: JSON of ``EngineInspector.get_engine_information``, at any profiling
+            verbosity. That of TensorRT 8.6 was seen; 10 and 11 are read as they are
+            documented, and tested on samples made by hand.
 
     Returns:
         A list with a dict for each layer: ``name``; ``kind``, such as Convolution;
@@ -227,7 +228,7 @@ class Engine:
             from cuda import cudart as runtime
 
         self._runtime = runtime
-        self._streams, self._memory = [], {}
+        self._trt, self._memory = trt, {}
         if not isinstance(plan, bytes):
             plan = Path(plan).read_bytes()
         # Without a driver trt.Runtime ends the process in 8.6: ask CUDA first
@@ -260,23 +261,19 @@ class Engine:
         }
         self._context = engine.create_execution_context()
         self._stream = _cuda(runtime.cudaStreamCreate())
-        self._streams.append(self._stream)
 
-    def information(self, trt):
+    def information(self):
         """The engine inspector's JSON; full of detail where it was built so."""
         inspector = self._engine.create_engine_inspector()
         inspector.execution_context = self._context
-        return inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+        return inspector.get_engine_information(self._trt.LayerInformationFormat.JSON)
 
     @property
     def device_memory(self):
         """Bytes of GPU memory that a run needs besides weights, inputs and outputs."""
-        engine = (
-            self._engine
-        )  # a property until 8.6, doubled by a V2 in 10, alone in 11
-        for name in "device_memory_size_v2", "device_memory_size":
-            if hasattr(engine, name):
-                return getattr(engine, name)
+        for name in "device_memory_size_v2", "device_memory_size":  # 8.6 has the last
+            if hasattr(self._engine, name):
+                return getattr(self._engine, name)
         return None
 
     def _check(self, feeds):
@@ -405,18 +402,17 @@ class Engine:
             _cuda(cuda.cudaEventDestroy(event))
         return np.array(times)
 
-    def time_layers(self, feeds, trt, runs=50):
+    def time_layers(self, feeds, runs=50):
         """Times of the engine's layers, by TensorRT's profiler.
 
         Args:
             feeds: as in ``run``.
-            trt: the module that made the engine.
             runs: how many runs are measured, after five that are not.
 
         Returns:
             A dict of layer and median time in milliseconds, in order of execution.
         """
-        times = {}
+        trt, times = self._trt, {}
 
         class Profiler(trt.IProfiler):
             def __init__(self):
@@ -437,9 +433,9 @@ class Engine:
         for pointer, _ in self._memory.values():
             _cuda(self._runtime.cudaFree(pointer))
         self._memory.clear()
-        for stream in self._streams:
-            _cuda(self._runtime.cudaStreamDestroy(stream))
-        self._streams.clear()
+        if self._stream is not None:
+            _cuda(self._runtime.cudaStreamDestroy(self._stream))
+            self._stream = None
         self._context = self._engine = self._trt_runtime = None
 
     def __enter__(self):

@@ -23,6 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # helpers, not installed
+
 BATCHES = [1, 8, 32, 64, 128, 256]
 OPSET = 17  # the highest that TensorRT 8.6 reads
 RUNS, WARM_UP = 100, 20
@@ -220,13 +222,13 @@ def measure(trt, path, plan, label):
             latency[batch] = float(np.median(loaded.time({"input": images}, RUNS)))
             print(label, batch, latency[batch], flush=True)
         images = random.standard_normal((64, 3, 224, 224), np.float32)
-        information = loaded.information(trt)
+        information = loaded.information()
         return {
             "parity": parity.compare(reference["logits"], found),
             "logits": found.round(5).tolist(),
             "latency ms": latency,
             "device memory bytes": loaded.device_memory,
-            "layer times ms at batch 64": loaded.time_layers({"input": images}, trt),
+            "layer times ms at batch 64": loaded.time_layers({"input": images}),
             "inspector": json.loads(information, strict=False),
         }
 
@@ -250,7 +252,6 @@ def inspect(path, plan):
 
 def engines(folder, names=()):
     """Build, read, compare and time an engine of every ONNX file, or of those named."""
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     import tensorrt as trt
 
     for answers in folder.glob("*.npz"):
@@ -282,7 +283,6 @@ def engines(folder, names=()):
 
 def serve(folder):
     """Serve the classifier's FP16 engine, compare and time it."""
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     import tensorrt as trt
     import tritonclient.grpc as grpcclient
 

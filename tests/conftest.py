@@ -48,15 +48,23 @@ def server(artifacts):
         yield server
 
 
-def make_model(nodes, inputs, outputs, initializers=(), kind=TensorProto.FLOAT):
+def make_model(
+    nodes,
+    inputs,
+    outputs,
+    initializers=(),
+    kind=TensorProto.FLOAT,
+    opset=17,
+    ir_version=8,
+):
     """An ONNX model of these nodes; inputs and outputs are lists of (name, dims)."""
     values = [
         [helper.make_tensor_value_info(name, kind, dims) for name, dims in each]
         for each in (inputs, outputs)
     ]
     graph = helper.make_graph(nodes, "test", *values, initializers)
-    opset = helper.make_opsetid("", 17)
-    return helper.make_model(graph, opset_imports=[opset], ir_version=8)
+    opsets = [helper.make_opsetid("", opset)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=ir_version)
 
 
 def save_model(repository, name, config, model):

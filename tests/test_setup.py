@@ -10,8 +10,9 @@ import onnxruntime
 import pytest
 import tomllib
 import yaml
-from onnx import TensorProto, helper
+from onnx import helper
 
+from conftest import make_model
 from helpers import paths, versions
 
 ROOT = paths.ROOT
@@ -120,12 +121,9 @@ def test_the_version_contract_is_the_readmes_and_the_pins(client, server):
 def test_onnx_runtime_reads_what_the_contract_says(
     tmp_path, opset, ir_version, refused
 ):
-    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
-    other = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
     node = helper.make_node("Add", ["x", "x"], ["y"])
-    graph = helper.make_graph([node], "test", [value], [other])
-    opsets = [helper.make_opsetid("", opset)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=ir_version)
+    tensors = [("x", [1])], [("y", [1])]
+    model = make_model([node], *tensors, opset=opset, ir_version=ir_version)
     onnx.save(model, tmp_path / "model.onnx")
     if refused is None:
         versions.check(tmp_path / "model.onnx")
