@@ -127,15 +127,15 @@ def read_network(network, trt):
 
 
 def read_recording(name):
-    """What ``recordings/record.py`` measured of one engine on a real GPU.
+    """What ``recordings/record.py`` measured on a real GPU.
 
     Args:
         name: such as ``classifier_fp16``.
 
     Returns:
-        The recording as a dict; its ``environment`` names GPU, driver and versions,
-        and ``layers`` is what ``read_layers`` says of the engine, with the time of
-        each layer in milliseconds as ``ms``.
+        The recording as a dict; its ``environment`` names GPU, driver and versions.
+        That of an engine has ``layers``: what ``read_layers`` says of it, with the time
+        of each layer in milliseconds as ``ms``.
 
     Raises:
         FileNotFoundError: there is no such recording; the message lists those there.
@@ -147,9 +147,10 @@ def read_recording(name):
         known = sorted(file.stem for file in path.parent.glob("*.json"))
         raise FileNotFoundError(f"no recording {name!r}; there are {', '.join(known)}")
     recording = json.loads(path.read_text())
-    times = recording["layer times ms at batch 64"]
-    layers = read_layers(json.dumps(recording["inspector"]))
-    recording["layers"] = [x | {"ms": times.get(x["name"], 0.0)} for x in layers]
+    if "inspector" in recording:
+        times = recording["layer times ms at batch 64"]
+        layers = read_layers(json.dumps(recording["inspector"]))
+        recording["layers"] = [x | {"ms": times.get(x["name"], 0.0)} for x in layers]
     return recording
 
 

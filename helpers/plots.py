@@ -21,8 +21,11 @@ HATCHES = ["", "//", "..", "xx"]
 
 plt.rcParams.update(
     {
-        "axes.prop_cycle": cycler(color=[BLUE, ORANGE, GREEN, PURPLE])
-        + cycler(marker=["o", "s", "^", "D"]),
+        "axes.prop_cycle": cycler(linestyle=["-", "--", ":"])
+        * (
+            cycler(color=[BLUE, ORANGE, GREEN, PURPLE])
+            + cycler(marker=["o", "s", "^", "D"])
+        ),
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.titlesize": "medium",
@@ -87,7 +90,8 @@ def latencies(curves, title=None):
         curves: a dict of name and {batch size: milliseconds}.
         title: of the figure.
     """
-    figure, axes = plt.subplots(figsize=(7, 3.6))
+    many = len(curves) > 5
+    figure, axes = plt.subplots(figsize=(9, 4.2) if many else (7, 3.6))
     for name, curve in curves.items():
         axes.plot(list(curve), list(curve.values()), label=name)
     batches = sorted({batch for curve in curves.values() for batch in curve})
@@ -99,7 +103,7 @@ def latencies(curves, title=None):
     axes.yaxis.set_minor_locator(NullLocator())
     axes.set(xlabel="images in a batch", ylabel="latency (ms)", title=title)
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(**({"loc": "center left", "bbox_to_anchor": (1, 0.5)} if many else {}))
     return figure
 
 

@@ -13,7 +13,7 @@ import tensorrt_rtx
 from helpers import engine, machine, paths, triton_server
 from helpers.triton_server import TritonServerError
 
-RECORDINGS = sorted((paths.ROOT / "recordings").glob("*/classifier_*.json"))
+RECORDINGS = sorted((paths.ROOT / "recordings").glob("*/*_*.json"))
 
 # One fused convolution at detailed verbosity: 8.6 as recorded, 10 and 11 made by hand.
 LAYER = {
@@ -71,17 +71,47 @@ def test_recorded_engines_are_read(file):
     layers = engine.read_layers(json.dumps(recording["inspector"]))
     times = recording["layer times ms at batch 64"]
     assert [layer["name"] for layer in layers] == list(times)
-    assert len(layers) < len(recording["network"]) / 4  # fused
-    precision = {"tf32": "FP32"}.get(file.stem[-4:], file.stem[-4:].upper())
+    assert len(layers) < len(recording["network"])  # fused
+    network, precision = file.stem.split("_")
+    expected = {"tf32": "FP32", "mixed": "FP16"}.get(precision, precision.upper())
     of_convolutions = {x["precision"] for x in layers if x["kind"] == "Convolution"}
-    assert precision in of_convolutions
-    assert recording["parity"]["top-1 agree"] == 1
+    assert expected in of_convolutions
+    if network == "classifier":  # that has trained weights
+        assert recording["parity"]["top-1 agree"] == 1
 
 
 def test_there_are_recordings():
-    assert {x.stem for x in RECORDINGS} >= {
-        f"classifier_{precision}" for precision in ("fp32", "tf32", "fp16", "int8")
+    names = {x.stem for x in RECORDINGS}
+    for precision in "fp32", "tf32", "fp16", "int8":
+        assert {f"classifier_{precision}", f"resnet50_{precision}"} <= names
+
+
+def test_the_recorded_speeds_are_what_the_notebooks_say():
+    latency = {
+        precision: engine.read_recording(f"resnet50_{precision}")["latency ms"]
+        for precision in ("fp16", "int8")
     }
+    pytorch = engine.read_recording("pytorch")["latency ms"]["PyTorch FP32"]
+    assert pytorch["64"] / latency["fp16"]["64"] > 10
+    best = max(1e3 * int(batch) / ms for batch, ms in latency["int8"].items())
+    assert best > 65_000
+
+
+def test_the_recorded_server_batched_and_refused():
+    served = engine.read_recording("serving")
+    assert served["parity"]["top-1 agree"] == served["parity"]["top-5 agree"] == 1
+    together = served["concurrent"]
+    assert together["runs"] < together["requests"] / 4
+    assert together["parity"]["top-1 agree"] == 1
+    for name, words in {
+        "batch_above_the_profile": "maximum batch size 512",
+        "batch_in_dims": "the model expects 4 dimensions",
+        "unknown_output": "allowed outputs are: logits",
+        "wrong_type": "unexpected datatype TYPE_FP16",
+        "half_a_plan": "8.6.0 cannot load this plan",
+        "no_plan_at_all": "8.6.0 cannot load this plan",
+    }.items():
+        assert words in served["refused"][name]
 
 
 def test_a_network_is_walked(artifacts):

@@ -40,7 +40,7 @@ class BatchingModel:
         ]
 
     def run_alone(self, request):
-        names = request.requested_output_names()
+        names = sorted(request.requested_output_names())  # Triton gives a set
         try:
             values = self.compute(names, self.feed(request))
             tensors = [pb_utils.Tensor(*pair) for pair in zip(names, values)]
