@@ -121,6 +121,7 @@ def write_html(notebook, name):
     nbformat.write(notebook, EXECUTED / f"{name}.ipynb")
     page, _ = HTMLExporter().from_notebook_node(notebook)
     page = re.sub(r'href="(\d\d_\w+)\.ipynb"', r'href="\1.html"', page)
+    page = page.replace('href="solutions/', 'href="../../notebooks/solutions/')
     (EXECUTED / f"{name}.html").write_text(page)
 
 
@@ -160,6 +161,8 @@ def main():
         print(f"{seconds:5.0f} s")
         if in_place:
             nbformat.write(notebook, path)
+            for solution in path.parent.glob(f"solutions/{path.stem[:2]}_*.ipynb"):
+                nbformat.write(execute(solution), solution)
             if path.stem == "07_classify_from_a_client":
                 write_picture(notebook, paths.ROOT / "docs" / "predictions.png")
         else:

@@ -17,10 +17,10 @@ import sysconfig
 import time
 import urllib.error
 import urllib.request
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from helpers import machine, paths, versions
+from helpers import machine, paths, repository_check, versions
 
 TRITONSERVER = paths.TRITON_ENVIRONMENT / "bin" / "tritonserver"
 REQUIREMENTS = paths.ROOT / "requirements-server.txt"
@@ -268,6 +268,135 @@ def telling_lines(log, most=12):
     return (kept or lines)[-most:]
 
 
+# What Triton says, and what it means. The repository's checker says most of it first.
+_MEANINGS = (
+    (
+        r"unable to find backend library for backend '(\w+)'",
+        "this server has no backend {0}: correct the name in config.pbtxt (a "
+        "platform is no backend), or serve with NVIDIA's container",
+    ),
+    (
+        r"failed to read text proto from (\S+)",
+        "the config has a syntax error or an unknown field; python -m "
+        "helpers.repository_check names line and column",
+    ),
+    (
+        r"at least one version must be available",
+        "the model's folder holds no version that its policy chooses: make a "
+        "folder 1/ with the model file in it",
+    ),
+    (
+        r"failed to stat file (\S+)",
+        "the model file is not there, or has another name",
+    ),
+    (
+        r"kind KIND_GPU but no GPUs",
+        "this machine shows no GPU: use KIND_AUTO or KIND_CPU",
+    ),
+    (
+        r"the model expects \d+ dimensions",
+        "dims are those of one item where max_batch_size is above 0, and all of "
+        "them where it is 0",
+    ),
+    (
+        r"first dimension must be -1",
+        "the model has a fixed batch: export it with a dynamic one, or set "
+        "max_batch_size: 0",
+    ),
+    (
+        r"configuration expects \d+ inputs",
+        "list every input of the model in the config, and no other",
+    ),
+    (
+        r"configuration expects datatype",
+        "the type in the config is not the model's",
+    ),
+    (
+        r"unexpected inference (?:in|out)put '",
+        "the name in the config is not the model's",
+    ),
+    (
+        r"Protobuf parsing failed|No graph was found",
+        "the file is no ONNX model, or only a part of one",
+    ),
+    (
+        r"External data path validation failed",
+        "the weights lie in a second file, which was not copied: export with "
+        "external_data=False",
+    ),
+    (
+        r"Unsupported model IR version|ONNX Runtime only \*guarantees\*",
+        "the model is newer than this server's ONNX Runtime: export it with a "
+        "lower opset_version",
+    ),
+    (
+        r"directory name must equal model name",
+        "the field name and the folder differ",
+    ),
+    (
+        r"Could not determine backend",
+        "the config names no backend, and no file tells it",
+    ),
+    (
+        r"models that are not available or ambiguous",
+        "a step of the ensemble names a model that is not in the repository",
+    ),
+    (
+        r"whose required version 0 is not loaded",
+        "a step lacks model_version: -1",
+    ),
+    (
+        r"failed to open text file for read (\S+)",
+        "a label or warm-up file is not there",
+    ),
+    (
+        r"No space left on device|[Uu]nable to (?:create|initialize) shared memory",
+        "/dev/shm is too small: start the container with --shm-size=1g",
+    ),
+    (
+        r"magicTag|header\.size|is not compatible|different version of TensorRT",
+        "the plan is damaged, or was built by another TensorRT or for another "
+        "GPU: build it here",
+    ),
+    (
+        r"unrecognized option",
+        "this version of tritonserver does not know that argument",
+    ),
+    (
+        r"no attribute 'TritonPythonModel'",
+        "model.py has no class of that name",
+    ),
+)
+
+
+def explain(text):
+    """What a server's log means, for the messages that people meet most.
+
+    Args:
+        text: lines of the log, or the message of an error.
+
+    Returns:
+        A list of sentences, each once, in the order of the table.
+    """
+    found = ((re.search(pattern, text), x) for pattern, x in _MEANINGS)
+    return [x.format(*match.groups()) for match, x in found if match]
+
+
+def _check_repository(repository, models, docker, arguments):
+    """Raise TritonServerError where the server would refuse a model."""
+    server = replace(
+        repository_check.abilities("container" if docker else "embedded"),
+        cache=any("cache" in argument for argument in arguments),
+    )
+    findings = repository_check.check(repository, models, server)
+    errors = [x for x in findings if x.severity == repository_check.ERROR]
+    if errors:
+        raise TritonServerError(
+            "the server would refuse this repository (check=False starts it anyway):\n"
+            + "\n".join(map(str, errors))
+        )
+
+
 def _command(repository, ports, shm_prefix):
     """How the embedded server is started."""
     endpoints = dict(zip(("http", "grpc", "metrics"), ports))
@@ -325,6 +454,7 @@ def start(
     arguments=(),
     timeout=60,
     docker=False,
+    check=True,
 ):
     """Start a server and wait until it is ready.
 
@@ -338,6 +468,7 @@ def start(
         docker: start NVIDIA's container, with all GPUs where there are any, instead of
             the embedded server. Its image has to be there: 9 GB are not fetched
             behind your back.
+        check: look for what the server would refuse first, with ``repository_check``.
 
     Returns:
         A ``Server``. It ends with this process at the latest.
@@ -345,8 +476,9 @@ def start(
     Raises:
         FileNotFoundError: there is no such repository.
         TritonServerError: the server or the container's image is not installed, a port
-            is taken, or the server ended or was not ready in time; the message holds
-            the log's telling lines.
+            is taken, a model would be refused, or the server ended or was not ready in
+            time; the message holds the findings, or the log's telling lines and what
+            they mean.
     """
     if not Path(repository).is_dir():
         raise FileNotFoundError(f"there is no model repository at {repository}")
@@ -355,6 +487,8 @@ def start(
     else:
         _check_installation()
         _refresh()
+    if check:
+        _check_repository(repository, models, docker, arguments)
     _bypass_proxy("127.0.0.1")
     if ports:
         _check_free(ports)
@@ -402,11 +536,12 @@ def _wait_until_ready(server, timeout):
             time.sleep(0.05)
             continue
         text = "\n".join(telling_lines(server.log))
+        text += "".join(f"\nThat means: {x}." for x in explain(text))
         if "failed to load all models" in text:
             text += (
                 "\nOne bad model keeps all from coming up. Name the good ones in "
-                "models, or start with the arguments --exit-on-error=false and "
-                "--strict-readiness=false"
+                "models, or start with check=False and the arguments "
+                "--exit-on-error=false and --strict-readiness=false"
             )
         raise TritonServerError(
             f"the server {what}. Its log, {os.path.relpath(server.log)}, says:\n{text}"
