@@ -5,6 +5,7 @@ has one C++ backend, for Python models; ``triton_backends/`` adds the others as
 "Python-based backends". https://github.com/triton-inference-server/python_backend
 """
 
+import difflib
 import http.client
 import itertools
 import os
@@ -18,6 +19,7 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 from helpers import machine, paths, repository_check, versions
@@ -397,6 +399,24 @@ def _check_repository(repository, models, docker, arguments):
         )
 
 
+@cache
+def _known_arguments():
+    result = subprocess.run([TRITONSERVER, "--help"], capture_output=True, text=True)
+    return frozenset(re.findall(r"--[a-z][a-z-]+", result.stdout + result.stderr))
+
+
+def _check_arguments(arguments):
+    """Raise TritonServerError for an argument that the embedded server lacks."""
+    for argument in arguments:
+        name = argument.partition("=")[0]
+        if name.startswith("--") and name not in _known_arguments():
+            near = difflib.get_close_matches(name, _known_arguments(), 1)
+            raise TritonServerError(
+                f"tritonserver {versions.EMBEDDED.triton} does not know {name}"
+                + (f": did you mean {near[0]}?" if near else "")
+            )
+
+
 def _command(repository, ports, shm_prefix):
     """How the embedded server is started."""
     endpoints = dict(zip(("http", "grpc", "metrics"), ports))
@@ -487,6 +507,7 @@ def start(
     else:
         _check_installation()
         _refresh()
+        _check_arguments(arguments)
     if check:
         _check_repository(repository, models, docker, arguments)
     _bypass_proxy("127.0.0.1")

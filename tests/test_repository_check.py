@@ -508,6 +508,13 @@ def test_the_log_is_explained_where_the_check_is_off(repository):
         triton_server.start(repository, models=["wrong_dims"], check=False)
 
 
+def test_an_argument_that_this_version_lacks_is_named():
+    with pytest.raises(TritonServerError, match="does not know --allow-client-shm"):
+        triton_server.start(models=[], arguments=["--allow-client-shm=true"])
+    with pytest.raises(TritonServerError, match="did you mean --exit-on-error"):
+        triton_server.start(models=[], arguments=["--exit-on-eror=false"])
+
+
 def test_every_explanation_fits_a_message_that_servers_write():
     messages = [*(words for _, words in REFUSED.values())]
     assert all(map(triton_server.explain, messages[:5]))
