@@ -378,10 +378,13 @@ def _indexed(path):
 
 
 def _onnx_tensors(model, kind):
+    """As ``_Model.tensors``; the type is None for what is no tensor, a map say."""
     stored = {x.name for x in model.graph.initializer}
     return {
         x.name: (
-            TYPES.get(x.type.tensor_type.elem_type, "a type that Triton lacks"),
+            TYPES.get(x.type.tensor_type.elem_type, "a type that Triton lacks")
+            if x.type.HasField("tensor_type")
+            else None,
             [
                 d.dim_value if d.HasField("dim_value") else -1
                 for d in x.type.tensor_type.shape.dim
@@ -765,7 +768,9 @@ def _check_labels(model, i, entry):
 def _check_against_onnx(model):
     """The words of the C++ backend for these are in tests/."""
     config, graph = model.config, model.graph
-    if not graph or config.max_batch_size < 0:
+    # Inputs that the server makes itself are not in the config's list
+    made = config.HasField("sequence_batching") or config.batch_input
+    if not graph or config.max_batch_size < 0 or made:
         return
     batches = model.max_batch_size > 0
     link = "model_configuration.html#inputs-and-outputs"
@@ -798,6 +803,8 @@ def _check_against_onnx(model):
                     "Use the name in the file",
                     link,
                 )
+                continue
+            if provided[entry.name][0] is None:
                 continue
             if batches and provided[entry.name][1][:1] != [-1]:
                 model.add(
@@ -1253,7 +1260,18 @@ def check(repository, models=None, server=None):
         if not model.readable:
             continue
         for rule in _RULES:
-            rule(model)
+            try:
+                rule(model)
+            except OSError as error:
+                model.add(
+                    ERROR,
+                    (),
+                    (error.strerror or str(error)).lower(),
+                    "a file that the server's user can read",
+                    "Change its permissions",
+                    "model_repository.html",
+                    file=os.path.relpath(error.filename or model.folder, repository),
+                )
         if model.is_ensemble:
             _check_ensemble(model, known)
     _check_circles({x: known[x] for x in wanted if known[x].readable})

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -462,6 +463,32 @@ def test_odd_names_and_files_give_findings(tmp_path):
 def test_a_folder_in_place_of_a_file_gives_a_finding(tmp_path):
     put(tmp_path, {"m": (GOOD, {"1/model.onnx/weights": "x"})})
     repository_check.check(tmp_path)  # some backends take a folder
+
+
+@pytest.mark.parametrize("name", ["labels", "rtx_plan", "python", "good"])
+def test_an_unreadable_file_gives_a_finding(repository, monkeypatch, name):
+    def refuse(path, *_, **__):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    config = (repository / name / "config.pbtxt").read_bytes()
+    monkeypatch.setattr(onnx, "load", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(
+        Path, "read_bytes", lambda x: config if x.suffix == ".pbtxt" else refuse(x)
+    )
+    found = repository_check.check(repository, [name])
+    assert "permission denied" in {x.found for x in found}
+
+
+def test_inputs_that_the_server_makes_are_no_mistake(tmp_path):
+    text = HEAD.replace("8", "0") + X.replace("[ 4 ]", "[ -1, 4 ]") + FREE_Y
+    control = (
+        'sequence_batching { control_input { name: "x2" '
+        "control { kind: CONTROL_SEQUENCE_START fp32_false_true: [ 0, 1 ] } } }\n"
+    )
+    two = onnx_file(("x", "x2"), op="Add")
+    put(tmp_path, {"m": (text + control, {"1/model.onnx": two})})
+    assert not repository_check.check(tmp_path)
 
 
 def test_a_models_folder_is_told_from_a_repository(repository):
