@@ -45,12 +45,17 @@ PLATFORMS = {
     "tensorflow_savedmodel": "tensorflow",
     "ensemble": "",
 }
-FILES = {
-    "onnxruntime": "model.onnx",
-    "tensorrt": "model.plan",
-    "python": "model.py",
-    "pytorch": "model.pt",
+# Triton looks for them in this order where a config names no backend.
+INFERRED = {
+    "model.savedmodel": "tensorflow",
+    "model.graphdef": "tensorflow",
+    "model.plan": "tensorrt",
+    "model.onnx": "onnxruntime",
+    "model.xml": "openvino",
+    "model.pt": "pytorch",
+    "model.py": "python",
 }
+FILES = {"onnxruntime": "model.onnx", "tensorrt": "model.plan", "python": "model.py"}
 TYPES = {
     TensorProto.BOOL: "TYPE_BOOL",
     TensorProto.UINT8: "TYPE_UINT8",
@@ -175,7 +180,10 @@ def _locate(text):
                 if tokens[i][0] in "{<":
                     i += 1
                     message(where)
+                quoted = tokens[i][0][0] in "\"'"
                 i += tokens[i][0] != "]"
+                while quoted and i < len(tokens) and tokens[i][0][0] in "\"'":
+                    i += 1  # strings side by side are one
                 if not several:
                     break
                 while tokens[i][0] == ",":
@@ -249,8 +257,7 @@ class _Model:
             return
         try:
             text_format.Parse(text, self.config)
-            self.lines = _locate(text)
-        except (text_format.ParseError, DecodeError, ValueError, IndexError) as error:
+        except (text_format.ParseError, DecodeError, ValueError) as error:
             self.readable = False
             at = re.match(r"(\d+):(\d+) : (.*)", str(error), re.DOTALL)
             what = at[3] if at else str(error)
@@ -268,6 +275,11 @@ class _Model:
                 line=int(at[1]) if at else None,
                 field=f"column {at[2]}" if at else "",
             )
+            return
+        try:
+            self.lines = _locate(text)
+        except (IndexError, RecursionError):
+            pass  # a text that this walk does not follow: findings without lines
 
     def add(
         self, severity, path, found, expected, fix, link="", line=None, **more
@@ -320,11 +332,26 @@ class _Model:
         config = self.config
         if config.backend or config.platform:
             return config.backend or PLATFORMS.get(config.platform, "")
-        for version in self.served:
-            for backend, file in FILES.items():
+        if config.default_model_filename in INFERRED:
+            return INFERRED[config.default_model_filename]
+        for version in self.numbers[:1]:
+            for file, backend in INFERRED.items():
                 if (self.folder / str(version) / file).exists():
                     return backend
-        return ""
+        return self.name.partition(".")[2]  # a folder may be called model.BACKEND
+
+    @cached_property
+    def completes_itself(self):
+        """Whether the backend may fill in tensors that nobody but it knows."""
+        if self.is_ensemble or self.backend in ("", "onnxruntime"):
+            return False
+        if self.backend != "python":
+            return True
+        return any(
+            b"auto_complete_config" in self.file(x).read_bytes()
+            for x in self.served
+            if self.file(x).is_file()
+        )
 
     def file(self, version):
         """Path of the model file of a version."""
@@ -349,21 +376,31 @@ class _Model:
             return config.max_batch_size
         tensors = [_onnx_tensors(self.graph, kind) for kind in ("input", "output")]
         shapes = [shape for each in tensors for _, shape in each.values()]
-        return 4 if all(shape[:1] == [-1] for shape in shapes) else 0
+        return 4 if all(not x or x[0] == -1 for x in shapes) else 0
 
     def tensors(self, kind):
         """Inputs or outputs: a dict of name and (type, whole shape).
 
         From the config, and from the ONNX file where that leaves them to Triton.
         """
+        if self.completes_itself and self.backend == "python":
+            return None
         entries = getattr(self.config, kind)
         batch = [-1] * (self.max_batch_size > 0)
         if entries:
             return {
-                x.name: (schema.DataType.Name(x.data_type), [*batch, *x.dims])
+                x.name: (
+                    _type_name(x.data_type),
+                    None if x.HasField("reshape") else [*batch, *x.dims],
+                )
                 for x in entries
             }
         return _onnx_tensors(self.graph, kind) if self.graph else None
+
+
+def _type_name(number):
+    known = schema.DataType.values()
+    return schema.DataType.Name(number) if number in known else f"type {number}"
 
 
 def _indexed(path):
@@ -388,7 +425,9 @@ def _onnx_tensors(model, kind):
             [
                 d.dim_value if d.HasField("dim_value") else -1
                 for d in x.type.tensor_type.shape.dim
-            ],
+            ]
+            if x.type.tensor_type.HasField("shape")
+            else None,
         )
         for x in getattr(model.graph, kind)
         if x.name not in stored
@@ -482,7 +521,11 @@ def _check_backend(model):
             f'Write backend: "{meant}"',
             link,
         )
-    elif config.platform and not config.backend and config.platform not in PLATFORMS:
+    elif (
+        config.platform not in ("", *PLATFORMS)
+        and not config.backend
+        and not config.default_model_filename
+    ):
         near = {x: y for y, x in PLATFORMS.items()}.get(config.platform)
         model.add(
             ERROR,
@@ -493,13 +536,11 @@ def _check_backend(model):
             link,
         )
     elif (
-        (
-            config.platform
-            and config.backend in PLATFORMS.values()
-            and PLATFORMS.get(config.platform) != config.backend
-        )
-        or PLATFORMS.get(config.platform, config.backend) != config.backend
-    ) and config.backend:
+        config.platform
+        and config.backend in PLATFORMS.values()
+        and config.backend
+        and PLATFORMS.get(config.platform) != config.backend
+    ):
         model.add(
             ERROR,
             ("platform",),
@@ -513,7 +554,7 @@ def _check_backend(model):
             ERROR,
             (),
             "no backend, and no file that tells",
-            f"a backend, or a file named {_list(FILES.values())}",
+            f"a backend, or a file named {_list(INFERRED)}",
             'Write backend: "..." into config.pbtxt',
             link,
             file=f"{model.name}/config.pbtxt" if model.has_config else model.name,
@@ -530,9 +571,7 @@ def _check_backend(model):
 
 
 def _check_files(model):
-    if model.is_ensemble or not (
-        model.backend in FILES or model.config.default_model_filename
-    ):
+    if model.is_ensemble or model.backend not in FILES:
         return
     for version in model.served:
         path = model.file(version)
@@ -623,29 +662,27 @@ def _read_python(model, path, place):
         link = PYTHON_BACKEND + "#usage"
         model.add(severity, (), found, expected, fix, link, line, file=place)
 
+    if "EXECUTION_ENV_PATH" in model.config.parameters:
+        return  # another Python may know another syntax
     try:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", None)
         return note(ERROR, str(error), "Python", "Correct the syntax", line)
     defined, starred = {}, False
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef):
-            defined[node.name] = node
+    for node in ast.walk(tree):  # perhaps below an if or a try
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            defined.setdefault(node.name, node)
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
             starred |= any(x.name == "*" for x in node.names)
             defined |= {x.asname or x.name: node for x in node.names}
-        else:  # an assignment, perhaps below an if or a try
-            for inner in ast.walk(node):
-                if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store):
-                    defined[inner.id] = inner
-                elif isinstance(inner, ast.ClassDef):
-                    defined[inner.name] = inner
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            defined[node.id] = node
     found = defined.get("TritonPythonModel")
     if not found and not starred:
         note(
             ERROR,
-            f"the classes {_list(sorted(defined))}" if defined else "no class",
+            f"the names {_list(sorted(defined))}" if defined else "no class",
             "a class TritonPythonModel",
             "Name the class TritonPythonModel: the backend looks for that name",
         )
@@ -685,7 +722,7 @@ def _check_tensors(model):
                 ("data_type", not entry.data_type),
                 ("dims", not entry.dims),
             ):
-                if missing:
+                if missing and (field == "name" or not model.completes_itself):
                     model.add(
                         ERROR,
                         where,
@@ -804,7 +841,7 @@ def _check_against_onnx(model):
                     link,
                 )
                 continue
-            if provided[entry.name][0] is None:
+            if None in provided[entry.name]:
                 continue
             if batches and provided[entry.name][1][:1] != [-1]:
                 model.add(
@@ -829,11 +866,11 @@ def _is_complete(entry):
 
 def _compare(model, kind, i, entry, type_name, shape, batches):
     """One entry of the config with the tensor of the ONNX file."""
-    if schema.DataType.Name(entry.data_type) != type_name:
+    if _type_name(entry.data_type) != type_name:
         model.add(
             ERROR,
             (kind, i, "data_type"),
-            schema.DataType.Name(entry.data_type),
+            _type_name(entry.data_type),
             f"{type_name}, as in the ONNX file",
             f"Write data_type: {type_name}",
             "model_configuration.html#datatypes",
@@ -841,7 +878,8 @@ def _compare(model, kind, i, entry, type_name, shape, batches):
     dims = list(entry.reshape.shape if entry.HasField("reshape") else entry.dims)
     own = shape[batches:]
     if len(dims) != len(own) or any(
-        a != b and not (b == -1 and kind == "input") for a, b in zip(dims, own)
+        b not in (a, -1)
+        for a, b in zip(dims, own)  # what is free may be inferred
     ):
         holds_batch = batches and len(dims) == len(own) + 1 and dims[1:] == own
         model.add(
@@ -859,6 +897,8 @@ def _check_instances(model):
     link = "model_configuration.html#instance-groups"
     kinds = schema.ModelInstanceGroup
     for i, group in enumerate(model.config.instance_group):
+        if group.kind not in kinds.Kind.values():
+            continue
         kind = kinds.Kind.Name(group.kind)
         on_cpu = group.kind == kinds.KIND_CPU or (
             group.kind == kinds.KIND_AUTO and gpus == 0
@@ -938,7 +978,8 @@ def _check_batcher(model):
 def _check_warmup(model):
     graph = model.graph  # what the config has wrong is said once
     inputs = _onnx_tensors(graph, "input") if graph else model.tensors("input")
-    if not inputs or model.is_ensemble:
+    reshaped = {x.name for x in model.config.input if x.HasField("reshape")}
+    if not inputs or model.is_ensemble or model.config.HasField("sequence_batching"):
         return
     optional = {x.name for x in model.config.input if x.optional}
     most = model.max_batch_size
@@ -964,14 +1005,16 @@ def _check_warmup(model):
                 f"{_list(inputs)}, those of the model",
                 "Give each input of the model a value, under its own name",
             )
-        for name in sorted({*sample.inputs} & {*inputs}):
+        for name in sorted({*sample.inputs} & {*inputs} - reshaped):
             _check_sample(model, name, sample.inputs[name], inputs[name], bad, most > 0)
 
 
 def _check_sample(model, name, value, tensor, bad, batches):
     type_name, shape = tensor
+    if shape is None:
+        return
     dims, own = list(value.dims), shape[batches:]
-    given = schema.DataType.Name(value.data_type)
+    given = _type_name(value.data_type)
     if given != type_name:
         bad(f"{given} for {name!r}", type_name, f"Write data_type: {type_name}")
     if min(dims, default=1) < 1:
@@ -1168,15 +1211,22 @@ def _match(model, models, part, name, outer, tensor, bad, where):
             "one type",
             "Correct the ensemble's data_type",
         )
-    if len(inner) != len(shape) or any(
-        a != b and -1 not in (a, b) for a, b in zip(inner, shape)
-    ):
+    if inner is None or shape is None:
+        return
+    one, other = part.max_batch_size > 0, model.max_batch_size > 0
+    if not (_fits(inner, shape) or _fits(inner[one:], shape[other:])):
         bad(
             where,
             f"{shape} for {outer!r}, {inner} for {part.name}'s {name!r}",
             "one shape, the batch included",
             "Correct the ensemble's dims",
         )
+
+
+def _fits(one, other):
+    """Whether two shapes can be the same, -1 being any size."""
+    same = (a == b or -1 in (a, b) for a, b in zip(one, other))
+    return len(one) == len(other) and all(same)
 
 
 def _check_circles(models):
@@ -1233,7 +1283,9 @@ def check(repository, models=None, server=None):
         for x in repository.iterdir()
         if x.is_dir() and not x.name.startswith(".") and os.access(x, os.R_OK | os.X_OK)
     )
-    if (repository / "config.pbtxt").exists():
+    if (repository / "config.pbtxt").exists() and any(
+        re.fullmatch(r"\d+", x.name) for x in folders
+    ):
         parent = os.path.relpath(repository.resolve().parent)
         fix = f"Name the folder above it instead: {parent}"
         return [

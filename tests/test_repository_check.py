@@ -184,7 +184,7 @@ CASES = {
     "python_syntax": ("error: invalid syntax", python("def x(:\n")),
     "python_nul": ("error: source code string cannot contain null bytes", python(b"x = 1\0")),
     "python_empty": ("error: no class", python("")),
-    "python_other_class": ("error: the classes Model, pb_utils", python(MODEL_PY.replace("TritonPythonModel", "Model"))),
+    "python_other_class": ("error: the names Model, ", python(MODEL_PY.replace("TritonPythonModel", "Model"))),
     "python_no_execute": ("warning: the methods run", python(MODEL_PY.replace("execute", "run"))),
     "python_alias": (None, python(MODEL_PY.replace("TritonPythonModel", "Model") + "\n\nTritonPythonModel = Model\n")),
     "python_import": (None, model(PYTHON, **{"1__model.py": "from other import TritonPythonModel\n", "1__other.py": MODEL_PY})),
@@ -440,9 +440,72 @@ PUBLIC = {
 }
 
 
+# Legal, and easily taken for a mistake.
+PUBLIC |= {
+    "strings_side_by_side": (
+        PYTHON + 'parameters { key: "k" value: { string_value: "a" \'b\' } }\n'
+        'name: "strings_" "side_by_side"',
+        {"1/model.py": MODEL_PY},
+    ),
+    "backend_that_completes": (
+        'backend: "dali" input [ { name: "x" data_type: TYPE_UINT8 } ]\n'
+        'output [ { name: "y" } ]\n',
+        {"1/model.dali": "x"},
+    ),
+    "library_elsewhere": (
+        'backend: "identity" default_model_filename: "libtriton_identity.so"\n' + X + Y,
+        {"1/.keep": ""},
+    ),
+    "torch_in_python": (
+        'backend: "pytorch" runtime: "model.py"\n' + X + Y,
+        {"1/model.py": "import torch\n"},
+    ),
+    "model.dali": ('parameters { key: "k" value { string_value: "v" } }', {"1/x": ""}),
+    "two_files": (X + Y, {"1/model.plan": b"ftrt", "1/model.py": "x = 1\n"}),
+    "guarded_import": (
+        PYTHON,
+        {
+            "1/model.py": "try:\n    from fast import TritonPythonModel\n"
+            "except ImportError:\n    from slow import TritonPythonModel\n"
+        },
+    ),
+    "warm_control": (
+        PYTHON + 'sequence_batching { control_input [ { name: "START" control [ { '
+        "kind: CONTROL_SEQUENCE_START int32_false_true: [ 0, 1 ] } ] } ] }\n"
+        + WARM.replace(
+            "} } } ]",
+            '} } inputs { key: "START" value { data_type: TYPE_INT32 dims: [ 1 ] '
+            "zero_data: true } } } ]",
+        ),
+        {"1/model.py": MODEL_PY},
+    ),
+    "no_batch": ('backend: "python"\n' + X + Y, {"1/model.py": MODEL_PY}),
+    "batch_around_it": (
+        ensemble(STEP.replace('"good"', '"no_batch"')),
+        {"1/.keep": ""},
+    ),
+    "free_output": (
+        GOOD,
+        {
+            "1/model.onnx": make_model(
+                [helper.make_node("Identity", ["x"], ["y"])],
+                [("x", ["batch", 4])],
+                [("y", ["rows", "columns"])],
+            ).SerializeToString()
+        },
+    ),
+}
+
+
 def test_configs_like_those_of_public_examples_are_accepted(tmp_path):
     put(tmp_path, PUBLIC)
     assert not repository_check.check(tmp_path)
+
+
+def test_numbers_that_no_enum_knows_give_no_traceback(tmp_path):
+    text = PYTHON.replace("TYPE_FP32", "99") + "instance_group { kind: 9 }\n" + WARM
+    put(tmp_path, {"m": (text, {"1/model.py": MODEL_PY})})
+    repository_check.check(tmp_path, server=SERVER)
 
 
 @pytest.mark.parametrize("kind", ["any", "embedded", "container"])
