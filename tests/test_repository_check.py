@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -295,13 +294,21 @@ def refused(name):
     return (CASES[name][0] or "").startswith(ERROR)
 
 
+# Refused by the onnxruntime backend: its own words are held against C++'s in
+# test_onnxruntime_backend.py, and each of these would start two processes here.
+BY_THE_BACKEND = {
+    *("wrong_dims", "wrong_type", "wrong_output", "wrong_input", "extra_input"),
+    *("missing_input", "input_twice", "batch_in_dims", "fixed_batch", "page"),
+    *("wrong_inputs_alone", "half_a_file", "empty_file", "other_file", "no_file"),
+}
+
+
 @pytest.fixture(scope="module")
 def loaded(repository):
     """Which models a live server loads."""
     with (
         triton_server.start(repository, models=[]) as server,
         grpcclient.InferenceServerClient(server.grpc) as client,
-        ThreadPoolExecutor(4) as pool,
     ):
 
         def load(name):
@@ -312,10 +319,8 @@ def loaded(repository):
                 return False
             return client.is_model_ready(name)
 
-        single = [x for x in CASES if not x.startswith("ensemble")]
-        found = dict(zip(single, pool.map(load, single)))
-        # one by one: they load their parts
-        return found | {x: load(x) for x in CASES if x not in single}
+        # one by one: several at once end Triton 2.51 now and then
+        return {name: load(name) for name in CASES if name not in BY_THE_BACKEND}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -331,7 +336,7 @@ def test_it_says_what_is_wrong_and_nothing_else(findings, name):
         assert x.fix and x.link.startswith("https://")
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [x for x in CASES if x not in BY_THE_BACKEND])
 def test_the_server_is_of_the_same_opinion(loaded, name):
     assert loaded[name] != refused(name)
 

@@ -19,7 +19,7 @@ from helpers import classifiers, parity, paths, triton_server, versions
 @pytest.fixture
 def checkout(tmp_path):
     """A copy of the project that writes to folders of its own."""
-    for name in "helpers", "notebooks", "model_repository":
+    for name in "helpers", "notebooks", "model_repository", "recordings":
         ignore = shutil.ignore_patterns("model.onnx", "__pycache__")
         shutil.copytree(paths.ROOT / name, tmp_path / name, ignore=ignore)
     (tmp_path / ".venv-triton").symlink_to(paths.TRITON_ENVIRONMENT)
