@@ -38,17 +38,21 @@ plt.rcParams.update(
 )
 
 
-def bars(values, unit, title=None):
+def bars(values, unit, title=None, ranges=None):
     """Horizontal bars with their values, such as operator counts or sizes.
 
     Args:
         values: a dict of label and number, drawn from top to bottom.
         unit: what the numbers count, for the axis.
         title: of the figure.
+        ranges: a dict of label and (lowest, highest), drawn as a line on the bar.
     """
     figure, axes = plt.subplots(figsize=(7, 0.5 + 0.32 * len(values)))
     drawn = axes.barh(list(values), list(values.values()), color=BLUE)
-    axes.bar_label(drawn, fmt="{:,.4g}", padding=3)
+    if ranges:
+        for place, label in enumerate(values):
+            axes.plot(ranges[label], [place] * 2, "-", color="black", marker="|")
+    axes.bar_label(drawn, fmt="{:,.4g}", padding=3 if not ranges else 14)
     axes.invert_yaxis()
     axes.margins(x=0.12)
     axes.set(xlabel=unit, title=title)
@@ -80,6 +84,90 @@ def grouped_bars(table, unit, title=None):
     axes.set_xticks(places, table.index)
     axes.set(ylabel=unit, title=title)
     axes.legend()
+    return figure
+
+
+def stacked_bars(table, unit, title=None):
+    """Horizontal bars in parts: a bar for each row, a part for each column.
+
+    Args:
+        table: a DataFrame of numbers that add up along a row.
+        unit: of the numbers.
+        title: of the figure.
+    """
+    figure, axes = plt.subplots(figsize=(7, 0.9 + 0.34 * len(table)))
+    left = np.zeros(len(table))
+    for i, column in enumerate(table.columns):
+        hatch = HATCHES[i % len(HATCHES)]
+        axes.barh(
+            table.index,
+            table[column],
+            left=left,
+            label=column,
+            hatch=hatch,
+            edgecolor="white",
+        )
+        left += table[column].to_numpy()
+    for place, total in enumerate(left):
+        axes.text(total, place, f" {total:.3g}", va="center")
+    axes.invert_yaxis()
+    axes.margins(x=0.1)
+    axes.set(xlabel=unit, title=title)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def curves(lines, xlabel, ylabel, title=None, log=False):
+    """Lines through measured points, each with its marker.
+
+    Args:
+        lines: a dict of name and (x, y) or (x, y, notes beside the points).
+        xlabel, ylabel: what the axes show, with units.
+        title: of the figure.
+        log: whether the y axis is logarithmic.
+    """
+    figure, axes = plt.subplots(figsize=(7, 3.6))
+    for name, (x, y, *notes) in lines.items():
+        (line,) = axes.plot(x, y, label=name)
+        for at, height, note in zip(x, y, *notes) if notes else ():
+            axes.annotate(
+                note,
+                (at, height),
+                xytext=(6, 4),
+                textcoords="offset points",
+                color=line.get_color(),
+            )
+    if log:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+    else:
+        axes.set_ylim(bottom=0)
+    axes.set_xlim(left=0)
+    axes.margins(x=0.12)
+    axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def over_time(seconds, series, title=None):
+    """What was read from a server while it worked, one small plot below the other.
+
+    Args:
+        seconds: when it was read.
+        series: a dict of label (with its unit) and values.
+        title: of the figure.
+    """
+    figure, axes = plt.subplots(
+        len(series), figsize=(7, 1.5 * len(series)), sharex=True, squeeze=False
+    )
+    for axis, (label, values) in zip(axes[:, 0], series.items()):
+        axis.plot(seconds, values, color=BLUE, marker=".", linestyle="-")
+        axis.set_ylim(0, max(max(values) * 1.1, 1e-9))
+        axis.set_title(label, loc="left", fontsize=9)
+        axis.grid(alpha=0.3)
+    axes[-1, 0].set_xlabel("time (s)")
+    figure.suptitle(title)
     return figure
 
 

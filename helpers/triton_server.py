@@ -37,6 +37,8 @@ BACKENDS_IN_PYTHON = {
 # An idle HTTP connection of a client keeps Triton from ending for this long (30 s by
 # default); requests of this series take far less.
 EXIT_TIMEOUT = 3
+# Triton's thread for metrics sleeps this long, 2 s by default, and ends only then.
+METRICS_INTERVAL = 200
 START_SCRIPT = """\
 #!/bin/sh
 # The embedded Triton. Its Python backend starts the first python3 on PATH.
@@ -108,6 +110,17 @@ def _add_python_backend(home):
         shutil.copy(part, python_backend)
 
 
+def _add_libraries_of_perf_analyzer(home):
+    """Link two libraries of the server under the names that perf_analyzer asks for."""
+    (libraries,) = home.glob("lib/python3.*/site-packages/nvidia_pytriton.libs")
+    for name, pattern in (
+        ("libb64.so.0d", "libb64-*.so*"),
+        ("libcudart.so.12", "libcudart-*.so.12*"),
+    ):
+        for library in libraries.glob(pattern):
+            (home / "lib" / name).symlink_to(library)
+
+
 def install():
     """Make ``.venv-triton``: the server, the stand-in backends, and a start script.
 
@@ -149,6 +162,7 @@ def install():
 
     _add_python_backend(home)
     (home / "lib" / libpython.name).symlink_to(libpython)
+    _add_libraries_of_perf_analyzer(home)
     _refresh()
     shutil.copy(REQUIREMENTS, installed)  # last: this file says that all is there
     return TRITONSERVER
@@ -516,7 +530,10 @@ def start(
     http, grpc, metrics = ports = ports or _free_ports()
     name = f"triton-{os.getpid()}-{next(_serial)}-"  # of the container, or in /dev/shm
     command = (_docker_command if docker else _command)(repository, ports, name)
-    command.append(f"--exit-timeout-secs={EXIT_TIMEOUT}")
+    command += [
+        f"--exit-timeout-secs={EXIT_TIMEOUT}",
+        f"--metrics-interval-ms={METRICS_INTERVAL}",
+    ]
     if models is not None:
         command.append("--model-control-mode=explicit")
         command += [f"--load-model={model}" for model in models]

@@ -320,6 +320,7 @@ def test_install_does_nothing_twice_and_starts_again_where_it_must(
         for folder in "backends/python", f"python_backend_stubs/3.{minor}":
             (server / folder).mkdir(parents=True, exist_ok=True)
             (server / folder / "part.so").touch()
+        (server.parents[1] / "nvidia_pytriton.libs").mkdir(exist_ok=True)
         (tmp_path / "venv/bin").mkdir(exist_ok=True)
         (tmp_path / "venv/bin/python3").touch()
         return subprocess.CompletedProcess(command, 0, "", "")
@@ -426,6 +427,7 @@ def test_the_container_is_started_and_stopped(
         "tritonserver",
         "--model-repository=/models",
         "--exit-timeout-secs=3",
+        "--metrics-interval-ms=200",
         "--model-control-mode=explicit",
         "--load-model=double",
     ]
