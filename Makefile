@@ -2,13 +2,17 @@
 PYTHON ?= python3
 
 help:           ## explain these targets
-	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 8
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
 
 run: setup      ## run the whole series; ends in predictions on pictures
 	.venv/bin/python -m helpers.run_series
 
 test: setup     ## run every notebook against its stored outputs, and the tests
 	.venv/bin/pytest --nbval notebooks tests
+
+benchmark: setup ## measure ResNet-50 on this machine, with repeats; some minutes
+	.venv/bin/python -m helpers.run_series 01 05
+	.venv/bin/python -m helpers.benchmark
 
 lab: setup      ## open the notebooks in JupyterLab
 	.venv/bin/jupyter lab notebooks
@@ -28,4 +32,4 @@ setup: .venv/ready
 	.venv/bin/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch .venv/ready
 
-.PHONY: help run test lab clean setup
+.PHONY: help run test benchmark lab clean setup

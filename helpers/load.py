@@ -106,12 +106,18 @@ def command(
         data: a file from ``write_inputs``; None sends random numbers.
         shared_memory: ``system`` or ``cuda``: tensors are not sent, but lie in memory
             that client and server share.
-        window, windows: seconds of one window, and how many there are.
+        window, windows: seconds of one window, and how many there are, at least 3.
         report: where the CSV file goes.
 
     Returns:
         A list of arguments, the program first.
+
+    Raises:
+        LoadError: there is no perf_analyzer.
+        ValueError: there are fewer than 3 windows; it would report nothing.
     """
+    if windows < 3:
+        raise ValueError(f"windows is {windows}; perf_analyzer takes at least 3")
     loop = {"--concurrency-range": concurrency}
     if rate is not None:
         loop = {"--request-rate-range": rate, "--request-distribution": "poisson"}
@@ -188,7 +194,7 @@ def _run(arguments, what, windows):
     text = "".join(lines)
     if process.returncode:
         for pattern, reason in _REASONS:
-            if match := re.search(f".*{pattern}.*", text):
+            if match := re.search(f".*(?:{pattern}).*", text):
                 reason = reason.format(*match.groups())
                 raise LoadError(f"{what}: {reason}. It said: {match[0].strip()}")
         last = "\n".join(text.strip().splitlines()[-6:])
@@ -294,6 +300,50 @@ def write_inputs(path, inputs, expected=None):
         content["validation_data"] = rows(expected)
     Path(path).write_text(json.dumps(content))
     return path
+
+
+IMITATION = """\
+import json
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self.outputs = [
+            (x["name"], x["dims"], pb_utils.triton_string_to_numpy(x["data_type"]))
+            for x in json.loads(args["model_config"])["output"]
+        ]
+
+    def execute(self, requests):
+        return [self.answer(len(x.inputs()[0].as_numpy())) for x in requests]
+
+    def answer(self, batch):
+        return pb_utils.InferenceResponse(
+            [
+                pb_utils.Tensor(name, np.zeros((batch, *map(int, dims)), kind))
+                for name, dims, kind in self.outputs
+            ]
+        )
+"""
+
+
+def imitate(repository, name, config):
+    """Write a model that has the tensors of another one and answers with zeros.
+
+    What it reaches is the most that client, wire and server can carry.
+
+    Args:
+        repository: a model repository.
+        name: of the new model.
+        config: text of the other model's config; it has to allow batches.
+    """
+    folder = Path(repository, name)
+    (folder / "1").mkdir(parents=True, exist_ok=True)
+    (folder / "1" / "model.py").write_text(IMITATION)
+    text = re.sub(r'backend: *"\w+"', 'backend: "python"', config)
+    (folder / "config.pbtxt").write_text(text)
 
 
 def _encoded(value):
@@ -423,14 +473,14 @@ def read_metrics(server):
     Returns:
         A dict of name, such as ``nv_inference_count``, and number.
     """
-    with urllib.request.urlopen(
-        f"http://{server.metrics}/metrics", timeout=5
-    ) as answer:
-        families = text_string_to_metric_families(answer.read().decode())
-        found = collections.Counter()
-        for family in families:
-            for sample in family.samples:
-                found[sample.name] += sample.value
+    url = f"http://{server.metrics}/metrics"
+    with urllib.request.urlopen(url, timeout=5) as page:
+        text = page.read().decode()
+    found = collections.Counter()
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:  # the parser adds _total to a counter's name
+            counter = family.type == "counter"
+            found[family.name if counter else sample.name] += sample.value
     return dict(found)
 
 

@@ -4,10 +4,12 @@ import ctypes
 import importlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from helpers import classifiers, paths, versions
 
@@ -65,15 +67,20 @@ def _version(package):
         return None
 
 
-def _processor():
+def processor():
+    """The processor's name, its cores that this process may use, and the memory."""
     import psutil
 
+    text = Path("/proc/cpuinfo").read_text()
+    name = re.search(r"model name\s*: (.+)", text)
     cores = len(os.sched_getaffinity(0))
     memory = psutil.virtual_memory().total / 1e9
-    return f"{platform.machine()}, {cores} cores, {memory:.0f} GB of memory"
+    name = name[1] if name else platform.machine()
+    return f"{name}, {cores} cores, {memory:.0f} GB of memory"
 
 
-def _gpu():
+def gpu():
+    """Name, driver and compute capability of the GPUs; none: 0 or None."""
     query = "--query-gpu=name,driver_version,compute_cap"
     return gpu_count() and _run("nvidia-smi", query, "--format=csv,noheader")
 
@@ -121,10 +128,10 @@ def _resnet50_weights():
 
 # what, how to find it, what it lets the reader do, what to do where it is missing
 _ROWS = [
-    ("processor", _processor, "run every notebook", ""),
+    ("processor", processor, "run every notebook", ""),
     (
         "NVIDIA GPU and driver",
-        _gpu,
+        gpu,
         "run TensorRT engines",
         "nothing",
     ),

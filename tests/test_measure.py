@@ -1,0 +1,187 @@
+"""The load generators measure what they say, and give a reason where they cannot."""
+
+import subprocess
+
+import numpy as np
+import pytest
+
+from helpers import benchmark, load, paths, repository_check, triton_server
+from helpers.load import LoadError
+
+CONFIG = """\
+backend: "onnxruntime"
+max_batch_size: 8
+input [ { name: "x" data_type: TYPE_FP32 dims: [ 4 ] } ]
+output [ { name: "y" data_type: TYPE_FP32 dims: [ 2 ] } ]
+instance_group [ { count: 1 kind: KIND_CPU } ]
+dynamic_batching { }
+"""
+POLICY = "dynamic_batching { default_queue_policy { max_queue_size: 1 } }"
+QUICK = {"window": 0.3}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """Two models that answer with zeros; the second takes 50 ms, with a short queue."""
+    repository = tmp_path_factory.mktemp("repository")
+    load.imitate(repository, "nothing", CONFIG)
+    load.imitate(repository, "slow", CONFIG.replace("dynamic_batching { }", POLICY))
+    slow = repository / "slow/1/model.py"
+    text = slow.read_text().replace(
+        "return [self", "time.sleep(0.05)\n        return [self"
+    )
+    slow.write_text(f"import time\n{text}")
+    with triton_server.start(repository) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        {"concurrency": 4},
+        {"protocol": "http"},
+        {"shared_memory": "system"},
+        {"batch": 4},
+    ],
+    ids=str,
+)
+def test_a_closed_loop_obeys_littles_law(server, way):
+    row = load.measure(server, "nothing", **way, **QUICK)
+    requests = row["images/s"] / way.get("batch", 1)
+    under_way = requests * row["mean ms"] / 1000
+    assert under_way == pytest.approx(way.get("concurrency", 1), rel=0.3)
+    assert row["low"] <= row["images/s"] <= row["high"]
+    assert row["p50 ms"] <= row["p90 ms"] <= row["p95 ms"] <= row["p99 ms"]
+    assert row["queue ms"] + row["compute ms"] < row["mean ms"]
+    assert 0 < row["runs"] <= row["requests"] + 4
+
+
+def test_an_open_loop_has_the_rate_that_it_is_told(server):
+    row = load.measure(server, "nothing", rate=100)
+    assert row["images/s"] == pytest.approx(100, rel=0.3)
+
+
+def test_our_client_agrees_with_perf_analyzer(server):
+    ours = load.replay(server, "slow", concurrency=1, seconds=2)
+    theirs = load.measure(server, "slow", window=0.5)
+    assert ours["p50 ms"] == pytest.approx(theirs["p50 ms"], rel=0.2)
+    assert ours["refused"] == 0 and ours["errors"] == {}
+
+
+def test_refusals_are_counted(server):
+    row = load.replay(server, "slow", rate=200, seconds=1)
+    assert row["refused"] > 0.5
+    (message,) = row["errors"]
+    assert "Exceeds maximum queue size" in message
+    assert sum(row["errors"].values()) == round(row["refused"] * row["requests"])
+
+
+def test_inputs_are_sent_and_answers_compared(server, tmp_path):
+    x, y = np.ones((3, 4), np.float32), np.zeros((3, 2), np.float32)
+    file = load.write_inputs(tmp_path / "data.json", {"x": x}, {"y": y})
+    assert load.measure(server, "nothing", data=file, **QUICK)["requests"]
+    file = load.write_inputs(tmp_path / "data.json", {"x": x}, {"y": y + 1})
+    with pytest.raises(LoadError, match="an answer differs from what the input file"):
+        load.measure(server, "nothing", data=file, **QUICK)
+    with pytest.raises(ValueError, match=r"numbers of items differ: \[3, 2\]"):
+        load.write_inputs(tmp_path / "data.json", {"x": x}, {"y": y[:2]})
+
+
+def test_what_went_wrong_is_said(server):
+    with pytest.raises(LoadError, match="the server has no model nosuch ready"):
+        load.measure(server, "nosuch")
+    with pytest.raises(LoadError, match="which counts them"):
+        load.measure(server, "slow", concurrency=16)
+    with pytest.raises(LoadError, match="no request ended in a window: make it longer"):
+        load.measure(server, "slow", window=0.005)
+    with pytest.raises(
+        ValueError, match="windows is 2; perf_analyzer takes at least 3"
+    ):
+        load.measure(server, "nothing", windows=2)
+    with pytest.raises(LoadError, match=r"no request was answered: .*is not found"):
+        load.replay(server, "nosuch", {"x": np.ones((1, 4), np.float32)}, seconds=0.1)
+
+
+def test_a_server_that_is_gone_is_named(server):
+    gone = triton_server.Server("127.0.0.1:9", "127.0.0.1:9", "127.0.0.1:9")
+    for protocol in "http", "grpc":
+        with pytest.raises(LoadError, match="nobody answers there"):
+            load.measure(gone, "nothing", protocol=protocol)
+
+
+def test_windows_that_disagree_are_told(capsys):
+    load._warn_of_spread("m, grpc, 1", [100, 95, 105])
+    assert not capsys.readouterr().err
+    load._warn_of_spread("m, grpc, 1", [100, 60, 105])
+    assert "the windows gave 100, 60, 105 images/s" in capsys.readouterr().err
+
+
+def test_the_shown_command_can_be_pasted(server, tmp_path):
+    report = tmp_path / "report.csv"
+    arguments = load.command(server.grpc, "nothing", report=report, **QUICK)
+    text = load.shown(arguments)
+    assert str(paths.ROOT) not in text
+    subprocess.run(text, shell=True, cwd=paths.NOTEBOOKS, check=True)
+    assert "Inferences/Second" in report.read_text()
+
+
+@pytest.fixture
+def no_perf_analyzer(monkeypatch, tmp_path):
+    """A server environment without perf_analyzer; returns where it would be."""
+    load.perf_analyzer.cache_clear()
+    monkeypatch.setattr(paths, "TRITON_ENVIRONMENT", tmp_path)
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    (tmp_path / "bin").mkdir()
+    yield tmp_path / "bin" / "perf_analyzer"
+    load.perf_analyzer.cache_clear()
+
+
+def test_our_client_takes_the_place_of_perf_analyzer(server, no_perf_analyzer):
+    row = load.measure(server, "nothing", concurrency=2)
+    assert row["images/s"] > 0 and row["refused"] == 0
+    with pytest.raises(LoadError, match="and no perf_analyzer on PATH"):
+        load.measure(server, "nothing", shared_memory="system")
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        ("#!/bin/sh\necho libb64.so.0d: cannot open >&2", "libb64.so.0d: cannot open"),
+        ("\x7fELF of another processor", "Exec format error"),
+    ],
+)
+def test_a_perf_analyzer_that_cannot_run_is_named(no_perf_analyzer, program, reason):
+    no_perf_analyzer.write_text(program)
+    no_perf_analyzer.chmod(0o755)
+    with pytest.raises(LoadError, match=f"cannot run here: .*{reason}"):
+        load.perf_analyzer()
+
+
+def test_metrics_are_read_again_and_again(server):
+    before = load.read_metrics(server)["nv_inference_count"]
+    with load.watch(server, interval=0.05) as readings:
+        row = load.replay(server, "nothing", seconds=0.5)
+    counts = [x["nv_inference_count"] for x in readings]
+    assert counts == sorted(counts) and len(counts) > 3
+    after = load.read_metrics(server)["nv_inference_count"]
+    assert after - before == row["requests"]
+
+
+def test_the_benchmark_summarises_what_was_measured(artifacts):
+    folder = benchmark.repository()
+    assert not repository_check.check(folder)
+    assert "dynamic_batching" in (folder / "resnet50/config.pbtxt").read_text()
+    assert "dynamic_batching" not in (folder / "unbatched/config.pbtxt").read_text()
+    pictures = {"in this process": [40, 50, 60], "gRPC": [54, 55, 90]}
+    images = {
+        "in this process": [20, 10],
+        "gRPC, 4 under way": [19, 12],
+        "gRPC, shared memory, 4 under way": [20, 10],
+        "batcher off, 8 under way": [10, 10],
+        "batcher on, 8 under way": [11, 12],
+    }
+    ratios = benchmark.ratios(pictures, images)
+    assert ratios["p50 of a picture over gRPC / in this process"] == [1.1]
+    assert ratios["images/s over gRPC / in this process"] == [0.95, 1.2]
+    table = benchmark.summary(ratios).loc["images/s with the batcher / without"]
+    assert dict(table) == {"median": 1.15, "lowest": 1.1, "highest": 1.2}
