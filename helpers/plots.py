@@ -17,6 +17,7 @@ BLUE, ORANGE, GREEN, PURPLE, GREY = (
     "#CC79A7",
     "#999999",
 )
+PALETTE = [BLUE, ORANGE, GREEN, PURPLE, GREY]
 HATCHES = ["", "//", "..", "xx"]
 
 plt.rcParams.update(
@@ -80,6 +81,33 @@ def grouped_bars(table, unit, title=None):
     axes.set_xticks(places, table.index)
     axes.set(ylabel=unit, title=title)
     axes.legend()
+    return figure
+
+
+def stacked_bars(table, unit, title=None):
+    """Bars of parts that add up: one for each row, a part for each column.
+
+    Args:
+        table: a DataFrame of numbers.
+        unit: of the numbers.
+        title: of the figure.
+    """
+    figure, axes = plt.subplots(figsize=(8, 1.4 + 0.5 * len(table)))
+    begin = np.zeros(len(table))
+    for i, (name, column) in enumerate(table.items()):
+        axes.barh(
+            table.index,
+            column,
+            left=begin,
+            label=name,
+            color=PALETTE[i % len(PALETTE)],
+            hatch=HATCHES[i % len(HATCHES)],
+            edgecolor="white",
+        )
+        begin = begin + column.to_numpy()
+    axes.invert_yaxis()
+    axes.set(xlabel=unit, title=title)
+    axes.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.35))
     return figure
 
 
