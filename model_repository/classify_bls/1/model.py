@@ -38,8 +38,10 @@ class TritonPythonModel:
     async def respond(self, request):
         try:
             answers = await self.classify(request.inputs()[0])
-        except RuntimeError as error:
-            code = pb_utils.TritonError.INVALID_ARG
+        except RuntimeError as error:  # its code is INTERNAL, whatever the model said
+            code = pb_utils.TritonError.INTERNAL
+            if str(error).startswith("picture"):
+                code = pb_utils.TritonError.INVALID_ARG
             error = pb_utils.TritonError(str(error), code)
             return pb_utils.InferenceResponse(error=error)
         return pb_utils.InferenceResponse([pb_utils.Tensor("classes", answers)])

@@ -80,8 +80,8 @@ class TritonPythonModel:
         if isinstance(picture, bytes):
             picture = decode(picture, self.max_pixels)
         height, width = picture.shape[:2]
-        resized = (self.numbers["resize"] / max(1, min(height, width))) ** 2
-        if not 0 < height * width * max(1, resized) <= self.max_pixels:
+        scale = max(1, self.numbers["resize"] / max(1, min(height, width)))
+        if not 0 < round(height * scale) * round(width * scale) <= self.max_pixels:
             raise ValueError(
                 f"found {width:,} × {height:,} pixels; expected at least 1 × 1, and at "
                 f"most {self.max_pixels:,} before and after the resize"
