@@ -19,7 +19,7 @@ lab: setup      ## open the notebooks in JupyterLab
 
 clean:          ## remove what was installed and what the notebooks wrote
 	rm -rf .venv .venv-triton artifacts
-	rm -f model_repository/*/[0-9]*/model.*
+	rm -f model_repository/*/[0-9]*/model.onnx model_repository/*/[0-9]*/model.plan
 
 setup: .venv/ready
 	@.venv/bin/python -c "from helpers import triton_server; triton_server.install()"

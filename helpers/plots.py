@@ -17,6 +17,7 @@ BLUE, ORANGE, GREEN, PURPLE, GREY = (
     "#CC79A7",
     "#999999",
 )
+PALETTE = [BLUE, ORANGE, GREEN, PURPLE, GREY]
 HATCHES = ["", "//", "..", "xx"]
 
 plt.rcParams.update(
@@ -95,25 +96,25 @@ def stacked_bars(table, unit, title=None):
         unit: of the numbers.
         title: of the figure.
     """
-    figure, axes = plt.subplots(figsize=(7, 0.9 + 0.34 * len(table)))
+    figure, axes = plt.subplots(figsize=(8, 1.4 + 0.4 * len(table)))
     left = np.zeros(len(table))
-    for i, column in enumerate(table.columns):
-        hatch = HATCHES[i % len(HATCHES)]
+    for i, (name, column) in enumerate(table.items()):
         axes.barh(
             table.index,
-            table[column],
+            column,
             left=left,
-            label=column,
-            hatch=hatch,
+            label=name,
+            color=PALETTE[i % len(PALETTE)],
+            hatch=HATCHES[i % len(HATCHES)],
             edgecolor="white",
         )
-        left += table[column].to_numpy()
+        left += column.to_numpy()
     for place, total in enumerate(left):
         axes.text(total, place, f" {total:.3g}", va="center")
     axes.invert_yaxis()
     axes.margins(x=0.1)
     axes.set(xlabel=unit, title=title)
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.legend(ncols=3, loc="outside lower center")
     return figure
 
 
