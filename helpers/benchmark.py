@@ -3,7 +3,8 @@
     python -m helpers.benchmark [--rounds N]
 
 Candidates take turns, so that a busy moment hits all of them, and every number is the
-median of several rounds, beside the lowest and the highest. Prints tables, and writes
+median of several rounds, beside the lowest and the highest; only the curves, throughput
+against latency, are measured once. Prints tables, and writes
 ``artifacts/benchmark.json`` with the machine and the versions. Needs what notebooks 01
 and 05 make. The notebooks measure the same in short (08).
 """

@@ -38,7 +38,9 @@ from tritonclient.utils import (
 
 from helpers import paths
 
-WINDOW, WINDOWS = 1.0, 3  # seconds of one window, and windows of one measurement
+WINDOW = 1.0  # seconds
+WINDOWS = 3  # as many as perf_analyzer judges, a constant in it
+TIMEOUT = 60  # seconds for a request of our own client
 UNSTABLE = 0.25  # spread of the windows from which a reader should know
 
 
@@ -90,7 +92,6 @@ def command(
     data=None,
     shared_memory=None,
     window=WINDOW,
-    windows=WINDOWS,
     report="report.csv",
 ):
     """How perf_analyzer is called, to run or to show.
@@ -106,7 +107,7 @@ def command(
         data: a file from ``write_inputs``; None sends random numbers.
         shared_memory: ``system`` or ``cuda``: tensors are not sent, but lie in memory
             that client and server share.
-        window, windows: seconds of one window, and how many there are, at least 3.
+        window: seconds of one of the three windows; they run a fifth longer.
         report: where the CSV file goes.
 
     Returns:
@@ -114,10 +115,7 @@ def command(
 
     Raises:
         LoadError: there is no perf_analyzer.
-        ValueError: there are fewer than 3 windows; it would report nothing.
     """
-    if windows < 3:
-        raise ValueError(f"windows is {windows}; perf_analyzer takes at least 3")
     loop = {"--concurrency-range": concurrency}
     if rate is not None:
         loop = {"--request-rate-range": rate, "--request-distribution": "poisson"}
@@ -128,8 +126,8 @@ def command(
         **loop,
         "-b": batch,
         "-p": round(1000 * window),
-        "-r": windows,
-        "-s": 999,  # per cent: never take further windows; ``measure`` judges these
+        "-r": WINDOWS,
+        "-s": 1_000_000,  # per cent: take them as they come; ``measure`` judges them
         "-f": report,
     }
     if data:
@@ -150,6 +148,9 @@ def shown(arguments):
     return text.replace(f"{paths.ROOT}/", "../")
 
 
+# What a server says that refuses a request by its queue policy.
+REFUSED = r"(?:Exceeds maximum queue size|Request timeout expired)"
+
 # What perf_analyzer says when it gives up, and what that means.
 _REASONS = (
     (r"Request for unknown model: '([^']*)'", "the server has no model {0} ready"),
@@ -162,7 +163,7 @@ _REASONS = (
         "an answer differs from what the input file expects",
     ),
     (
-        r"(?:Exceeds maximum queue size|Request timeout expired)",
+        REFUSED,
         "the server refused a request, and perf_analyzer ends with the first: use "
         "load.replay, which counts them",
     ),
@@ -170,7 +171,7 @@ _REASONS = (
 )
 
 
-def _run(arguments, what, windows):
+def _run(arguments, what):
     """Run perf_analyzer with a bar on stderr: what it printed, as one text."""
     variables = {**os.environ, "LD_LIBRARY_PATH": _environment()}
     lines = []
@@ -182,7 +183,7 @@ def _run(arguments, what, windows):
             stderr=subprocess.STDOUT,
             text=True,
         ) as process,
-        tqdm(total=windows, desc=what, leave=False, file=sys.stderr) as bar,
+        tqdm(total=WINDOWS, desc=what, leave=False, file=sys.stderr) as bar,
     ):
         try:
             for line in process.stdout:
@@ -199,6 +200,8 @@ def _run(arguments, what, windows):
                 raise LoadError(f"{what}: {reason}. It said: {match[0].strip()}")
         last = "\n".join(text.strip().splitlines()[-6:])
         raise LoadError(f"{what}: perf_analyzer failed. It said:\n{last}")
+    if "not able to keep up" in text:
+        print(f"{what}: perf_analyzer could not send at this rate", file=sys.stderr)
     return text
 
 
@@ -209,14 +212,14 @@ def measure(server, model, **options):
         server: a ``triton_server.Server``.
         model: name of a model that is ready.
         options: see ``command``. Where perf_analyzer cannot run, ``replay`` makes the
-            load, over gRPC only.
+            load, over gRPC only, and its dict is returned.
 
     Returns:
         A dict: ``images/s`` (all windows together), ``low`` and ``high`` (of the
         windows), ``p50 ms`` ... ``p99 ms`` of a request as the client sees it, ``mean
         ms``, ``queue ms`` and ``compute ms`` (means, as the server sees it),
-        ``requests`` and ``runs`` (of the model; fewer than requests where they were
-        batched).
+        ``requests``, and by the server ``inferences`` and ``runs`` (of the model; fewer
+        than inferences where there were batches).
 
     Raises:
         LoadError: perf_analyzer gave up, or cannot run and nothing takes its place; the
@@ -228,16 +231,18 @@ def measure(server, model, **options):
     except LoadError:
         if protocol != "grpc" or options.keys() & {"shared_memory", "batch", "data"}:
             raise
-        keys = options.keys() & {"rate", "concurrency"}
-        return replay(server, model, **{key: options[key] for key in keys})
+        options.pop("protocol", None)
+        options["seconds"] = WINDOWS * options.pop("window", WINDOW)
+        return replay(server, model, **options)
     address = getattr(server, protocol)
-    windows = options.get("windows", WINDOWS)
     load = options.get("rate") or options.get("concurrency", 1)
     what = f"{model}, {protocol}, {load}{'/s' if options.get('rate') else ''}"
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.csv")
         arguments = command(address, model, report=report, **options)
-        text = _run(arguments, what, windows)
+        text = _run(arguments, what)
+        if not report.exists():
+            raise LoadError(f"{what}: there is no report. It said:\n{text[-500:]}")
         with report.open() as file:
             (row,) = csv.DictReader(file)
     each = [float(x) for x in re.findall(r"Pass \[\d+\] throughput: ([\d.]+)", text)]
@@ -254,6 +259,7 @@ def measure(server, model, **options):
         "mean ms": float(row["Avg latency"]) / 1e3,
         **{k: sum(float(row[x]) for x in v) / 1e3 for k, v in server_side.items()},
         "requests": int(re.search(r"Request count: (\d+)", text)[1]),
+        "inferences": int(re.search(r"Inference count: (\d+)", text)[1]),
         "runs": int(re.search(r"Execution count: (\d+)", text)[1]),
     }
 
@@ -383,7 +389,8 @@ def replay(
         ``refused`` (share of the requests) and ``errors`` (messages and how many).
 
     Raises:
-        LoadError: every request failed; the message is the server's.
+        LoadError: every request was refused, or one failed for another reason than a
+            queue policy; the message holds the server's.
     """
     run = _replay(server.grpc, model, inputs, rate, concurrency, seconds, seed)
     with ThreadPoolExecutor(1) as pool:  # a notebook's thread has a running event loop
@@ -402,9 +409,11 @@ async def _replay(address, model, inputs, rate, concurrency, seconds, seed):
 
         async def ask(due):
             try:
-                await client.infer(model, next(requests))
+                await client.infer(model, next(requests), client_timeout=TIMEOUT)
                 latencies.append(time.perf_counter() - due)
             except InferenceServerException as error:
+                if not re.search(REFUSED, error.message()):
+                    raise LoadError(f"{model}: {error.message()}") from None
                 errors[error.message()] += 1
 
         async def ask_again_and_again():
@@ -495,15 +504,20 @@ def watch(server, interval=0.1):
     Yields:
         A list that fills with dicts like that of ``read_metrics``, with ``seconds``
         since the beginning.
+
+    Raises:
+        LoadError: a reading failed.
     """
-    readings, stop = [], threading.Event()
+    readings, failed, stop = [], [], threading.Event()
     begin = time.perf_counter()
 
     def read():
-        while not stop.wait(interval):
-            readings.append(
-                {**read_metrics(server), "seconds": time.perf_counter() - begin}
-            )
+        try:
+            while not stop.wait(interval):
+                now = time.perf_counter() - begin
+                readings.append({**read_metrics(server), "seconds": now})
+        except OSError as error:
+            failed.append(error)
 
     thread = threading.Thread(target=read)
     thread.start()
@@ -512,3 +526,5 @@ def watch(server, interval=0.1):
     finally:
         stop.set()
         thread.join()
+    if failed:
+        raise LoadError(f"the metrics at {server.metrics} cannot be read: {failed[0]}")

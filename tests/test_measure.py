@@ -54,7 +54,7 @@ def test_a_closed_loop_obeys_littles_law(server, way):
     assert row["low"] <= row["images/s"] <= row["high"]
     assert row["p50 ms"] <= row["p90 ms"] <= row["p95 ms"] <= row["p99 ms"]
     assert row["queue ms"] + row["compute ms"] < row["mean ms"]
-    assert 0 < row["runs"] <= row["requests"] + 4
+    assert 0 < row["runs"] <= row["inferences"]
 
 
 def test_an_open_loop_has_the_rate_that_it_is_told(server):
@@ -95,11 +95,7 @@ def test_what_went_wrong_is_said(server):
         load.measure(server, "slow", concurrency=16)
     with pytest.raises(LoadError, match="no request ended in a window: make it longer"):
         load.measure(server, "slow", window=0.005)
-    with pytest.raises(
-        ValueError, match="windows is 2; perf_analyzer takes at least 3"
-    ):
-        load.measure(server, "nothing", windows=2)
-    with pytest.raises(LoadError, match=r"no request was answered: .*is not found"):
+    with pytest.raises(LoadError, match=r"nosuch: .*is not found"):
         load.replay(server, "nosuch", {"x": np.ones((1, 4), np.float32)}, seconds=0.1)
 
 
