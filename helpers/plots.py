@@ -39,6 +39,13 @@ plt.rcParams.update(
 )
 
 
+def _make_logarithmic(axes):
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
 def bars(values, unit, title=None, ranges=None):
     """Horizontal bars with their values, such as operator counts or sizes.
 
@@ -51,9 +58,11 @@ def bars(values, unit, title=None, ranges=None):
     figure, axes = plt.subplots(figsize=(7, 0.5 + 0.32 * len(values)))
     drawn = axes.barh(list(values), list(values.values()), color=BLUE)
     if ranges:
+        axes.bar_label(drawn, fmt="{:,.4g}", label_type="center", color="white")
         for place, label in enumerate(values):
             axes.plot(ranges[label], [place] * 2, "-", color="black", marker="|")
-    axes.bar_label(drawn, fmt="{:,.4g}", padding=3 if not ranges else 14)
+    else:
+        axes.bar_label(drawn, fmt="{:,.4g}", padding=3)
     axes.invert_yaxis()
     axes.margins(x=0.12)
     axes.set(xlabel=unit, title=title)
@@ -139,8 +148,7 @@ def curves(lines, xlabel, ylabel, title=None, log=False):
                 color=line.get_color(),
             )
     if log:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter("{x:g}")
+        _make_logarithmic(axes)
     else:
         axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
@@ -185,11 +193,8 @@ def latencies(curves, title=None):
         axes.plot(list(curve), list(curve.values()), label=name)
     batches = sorted({batch for curve in curves.values() for batch in curve})
     axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
     axes.set_xticks(batches, batches)
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_locator(NullLocator())
+    _make_logarithmic(axes)
     axes.set(xlabel="images in a batch", ylabel="latency (ms)", title=title)
     axes.grid(alpha=0.3)
     axes.legend(**({"loc": "center left", "bbox_to_anchor": (1, 0.5)} if many else {}))

@@ -283,7 +283,14 @@ def test_figures_are_drawn():
     labels = [f"class {i}" for i in range(10)]
     figures = [
         plots.bars({"Conv": 53, "Relu": 49}, "nodes"),
+        plots.bars(
+            {"on": 9, "off": 5}, "images/s", ranges={"on": (8, 9), "off": (5, 5)}
+        ),
         plots.grouped_bars(table, "milliseconds"),
+        plots.stacked_bars(table, "milliseconds"),
+        plots.curves({"a": ([1, 2], [3, 4], ["x", "y"])}, "x", "y"),
+        plots.curves({"a": ([1, 2], [3, 4000])}, "x", "y", log=True),
+        plots.over_time([0, 1], {"a": [0, 0], "b": [1, 2]}),
         plots.error_histogram(errors),
         plots.predictions(pictures, np.eye(10)[:2], labels, ["one", "two"]),
         plots.preprocessing(pictures[0], images.preprocess(pictures[0], **NUMBERS)),
