@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 
 import numpy as np
 import pytest
@@ -155,11 +156,13 @@ def test_a_perf_analyzer_that_cannot_run_is_named(no_perf_analyzer, program, rea
 
 
 def test_metrics_are_read_again_and_again(server):
+    time.sleep(0.5)  # they follow the answers of the test before
     before = load.read_metrics(server)["nv_inference_count"]
     with load.watch(server, interval=0.05) as readings:
         row = load.replay(server, "nothing", seconds=0.5)
     counts = [x["nv_inference_count"] for x in readings]
     assert counts == sorted(counts) and len(counts) > 3
+    time.sleep(0.5)  # the metrics follow the answer
     after = load.read_metrics(server)["nv_inference_count"]
     assert after - before == row["requests"]
 

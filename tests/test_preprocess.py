@@ -6,6 +6,7 @@ import shutil
 import struct
 import subprocess
 import threading
+import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -324,6 +325,7 @@ def test_curl_sends_a_file_and_nothing_else(serving, tmp_path):
 
 
 def runs(client):
+    time.sleep(0.5)  # the statistics follow the answer
     (statistics,) = client.get_inference_statistics("classifier_onnx").model_stats
     return statistics.inference_count
 
