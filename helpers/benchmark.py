@@ -223,8 +223,8 @@ def main():
         print(f"\n{title}\n{summary(content[title]).round(2).to_string()}")
     for name, line in lines.items():
         columns = ["images/s", "low", "high", "p50 ms", "p95 ms", "p99 ms"]
-        table = pd.DataFrame(line).T[columns].rename_axis("under way")
-        print(f"\n{name}\n{table.round(1).to_string()}")
+        rows = pd.DataFrame(line).T[columns].rename_axis("under way")
+        print(f"\n{name}\n{rows.round(1).to_string()}")
     print(f"\nAll numbers: {path}")
     return 0
 

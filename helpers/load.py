@@ -52,11 +52,12 @@ class LoadError(RuntimeError):
 
 
 def _environment():
-    """Where perf_analyzer finds its libraries, in an environment of the server."""
+    """Variables with which perf_analyzer finds its libraries, the server's own."""
     home = paths.TRITON_ENVIRONMENT
     libraries = home.glob("lib/python3.*/site-packages/nvidia_pytriton.libs")
     known = os.environ.get("LD_LIBRARY_PATH")
-    return ":".join(map(str, filter(None, [home / "lib", *libraries, known])))
+    folders = map(str, filter(None, [home / "lib", *libraries, known]))
+    return {**os.environ, "LD_LIBRARY_PATH": ":".join(folders)}
 
 
 @cache
@@ -70,10 +71,9 @@ def perf_analyzer():
     path = own if own.exists() else shutil.which("perf_analyzer")
     if not path:
         raise LoadError(f"there is no {own}, and no perf_analyzer on PATH")
-    variables = {**os.environ, "LD_LIBRARY_PATH": _environment()}
     try:
         result = subprocess.run(
-            [path, "--version"], env=variables, capture_output=True, text=True
+            [path, "--version"], env=_environment(), capture_output=True, text=True
         )
     except OSError as error:  # another system or processor
         raise LoadError(f"{path} cannot run here: {error}") from None
@@ -144,7 +144,8 @@ def command(
 
 def shown(arguments):
     """A command as a line to paste into a terminal in ``notebooks/``."""
-    text = " ".join([f"LD_LIBRARY_PATH={_environment()}", *map(str, arguments)])
+    libraries = _environment()["LD_LIBRARY_PATH"]
+    text = " ".join([f"LD_LIBRARY_PATH={libraries}", *map(str, arguments)])
     return text.replace(f"{paths.ROOT}/", "../")
 
 
@@ -173,12 +174,11 @@ _REASONS = (
 
 def _run(arguments, what):
     """Run perf_analyzer with a bar on stderr: what it printed, as one text."""
-    variables = {**os.environ, "LD_LIBRARY_PATH": _environment()}
     lines = []
     with (
         subprocess.Popen(
             arguments,
-            env=variables,
+            env=_environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
