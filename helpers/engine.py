@@ -4,6 +4,7 @@ Nothing here imports TensorRT: it comes as an argument, from ``machine`` or from
 own ``import``, and may be 8.6, 10, 11 or TensorRT-RTX.
 """
 
+import ctypes
 import json
 import re
 from pathlib import Path
@@ -229,7 +230,7 @@ class Engine:
             from cuda import cudart as runtime
 
         self._runtime = runtime
-        self._trt, self._memory = trt, {}
+        self._trt, self._memory, self._staging = trt, {}, {}
         if not isinstance(plan, bytes):
             plan = Path(plan).read_bytes()
         # Without a driver trt.Runtime ends the process in 8.6: ask CUDA first
@@ -277,60 +278,97 @@ class Engine:
                 return getattr(self._engine, name)
         return None
 
-    def _check(self, feeds):
+    def _shapes(self, feeds):
+        """Shapes of the inputs, their parts put together; raises ValueError."""
         if set(feeds) != set(self.inputs):
             raise ValueError(
                 f"expected the inputs {self.inputs}, found {sorted(feeds)}"
             )
-        for name, value in feeds.items():
+        shapes = {}
+        for name, parts in feeds.items():
+            shape = parts[0].shape
+            if len(parts) > 1:
+                shape = sum(len(part) for part in parts), *shape[1:]
             smallest, _, largest = self.profile[name]
-            fits = len(value.shape) == len(smallest) and all(
-                low <= x <= high for low, x, high in zip(smallest, value.shape, largest)
+            fits = len(shape) == len(smallest) and all(
+                low <= x <= high for low, x, high in zip(smallest, shape, largest)
             )
-            if not fits or value.dtype != self.dtypes[name]:
+            alike = all(part.shape[1:] == shape[1:] for part in parts)
+            dtypes = {part.dtype for part in parts}
+            if not fits or not alike or dtypes != {self.dtypes[name]}:
+                found = ", ".join(map(str, dtypes))
                 raise ValueError(
-                    f"{name} is {value.dtype} of shape {value.shape}; the engine takes "
+                    f"{name} is {found} of shape {shape}; the engine takes "
                     f"{self.dtypes[name]} from {smallest} to {largest}, the limits of "
                     "its optimisation profile"
                 )
+            shapes[name] = tuple(shape)
+        return shapes
 
-    def _pointer(self, name, size):
-        """Device memory for a tensor; kept for the next run."""
-        pointer, capacity = self._memory.get(name, (None, 0))
+    def _room(self, known, name, size, allocate, free):
+        """Memory for a tensor; kept for the next run."""
+        pointer, capacity = known.get(name, (None, 0))
         if capacity < size:
             if pointer is not None:
-                _cuda(self._runtime.cudaFree(pointer))
-            pointer = _cuda(self._runtime.cudaMalloc(size))
-            self._memory[name] = pointer, size
+                _cuda(free(pointer))
+            pointer = _cuda(allocate(size))
+            known[name] = pointer, size
+        return int(pointer)
+
+    def _pointer(self, name, size):
+        cuda = self._runtime
+        return self._room(self._memory, name, size, cuda.cudaMalloc, cuda.cudaFree)
+
+    def _staged(self, name, size):
+        """Page-locked memory, from which the GPU copies by itself."""
+        cuda = self._runtime
+        allocate, free = cuda.cudaMallocHost, cuda.cudaFreeHost
+        return self._room(self._staging, name, size, allocate, free)
+
+    def _copy_in(self, name, parts):
+        cuda, stream, offset = self._runtime, self._stream, 0
+        size = sum(part.nbytes for part in parts)
+        pointer = self._pointer(name, size)
+        for part in parts:
+            on_gpu = getattr(part, "__cuda_array_interface__", None)
+            if on_gpu:
+                kind, source = "cudaMemcpyDeviceToDevice", on_gpu["data"][0]
+            else:
+                kind, source = "cudaMemcpyHostToDevice", self._staged(name, size)
+                source += offset
+                part = np.ascontiguousarray(part)
+                ctypes.memmove(source, part.ctypes.data, part.nbytes)
+            kind = getattr(cuda.cudaMemcpyKind, kind)
+            target = pointer + offset
+            _cuda(cuda.cudaMemcpyAsync(target, source, part.nbytes, kind, stream))
+            offset += part.nbytes
         return pointer
 
     def load(self, feeds):
         """Copy inputs to the GPU and make room for the outputs, filled with 0xFF.
 
         Args:
-            feeds: a dict of input and array, within the profile, of the right dtype.
+            feeds: a dict of input and array, within the profile, of the right dtype; or
+                of input and a list of arrays, which are joined along the first axis. An
+                array in the GPU's memory, C-contiguous, is one that says so by
+                ``__cuda_array_interface__``, as CuPy's do.
 
         Raises:
             ValueError: an input is missing, unknown, of another dtype, or outside the
                 profile.
             RuntimeError: CUDA failed, for want of memory for instance.
         """
-        self._check(feeds)
-        kind = self._runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
-        for name, value in feeds.items():
-            value = np.ascontiguousarray(value)
-            pointer = self._pointer(name, value.nbytes)
-            _cuda(
-                self._runtime.cudaMemcpy(pointer, value.ctypes.data, value.nbytes, kind)
-            )
-            self._context.set_input_shape(name, value.shape)
-            self._context.set_tensor_address(name, int(pointer))
+        feeds = {k: v if isinstance(v, list) else [v] for k, v in feeds.items()}
+        for name, shape in self._shapes(feeds).items():
+            pointer = self._copy_in(name, feeds[name])
+            self._context.set_input_shape(name, shape)
+            self._context.set_tensor_address(name, pointer)
         for name in self.outputs:
             size = self._bytes(name)
             pointer = self._pointer(name, size)
             # NaN as a float: an output that the engine did not write is seen
-            _cuda(self._runtime.cudaMemset(pointer, 0xFF, size))
-            self._context.set_tensor_address(name, int(pointer))
+            _cuda(self._runtime.cudaMemsetAsync(pointer, 0xFF, size, self._stream))
+            self._context.set_tensor_address(name, pointer)
 
     def _bytes(self, name):
         shape = tuple(self._context.get_tensor_shape(name))
@@ -347,25 +385,22 @@ class Engine:
             raise RuntimeError(f"TensorRT did not run the engine: {reason}")
 
     def fetch(self):
-        """Wait, and copy the outputs back: a dict of output and array."""
-        _cuda(self._runtime.cudaStreamSynchronize(self._stream))
-        kind = self._runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
-        results = {}
+        """Copy the outputs back, and wait: a dict of output and array."""
+        cuda, stream, results = self._runtime, self._stream, {}
+        kind = cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
         for name in self.outputs:
             shape = tuple(self._context.get_tensor_shape(name))
-            value = np.empty(shape, self.dtypes[name])
-            pointer, _ = self._memory[name]
-            _cuda(
-                self._runtime.cudaMemcpy(value.ctypes.data, pointer, value.nbytes, kind)
-            )
-            results[name] = value
+            value = results[name] = np.empty(shape, self.dtypes[name])
+            source, target = self._memory[name][0], value.ctypes.data
+            _cuda(cuda.cudaMemcpyAsync(target, source, value.nbytes, kind, stream))
+        _cuda(cuda.cudaStreamSynchronize(stream))
         return results
 
     def run(self, feeds):
         """Copy in, run, copy out.
 
         Args:
-            feeds: a dict of input and array.
+            feeds: a dict of input and array, see ``load``.
 
         Returns:
             A dict of output and array.
@@ -433,7 +468,10 @@ class Engine:
         """Give the GPU's memory back."""
         for pointer, _ in self._memory.values():
             _cuda(self._runtime.cudaFree(pointer))
+        for pointer, _ in self._staging.values():
+            _cuda(self._runtime.cudaFreeHost(pointer))
         self._memory.clear()
+        self._staging.clear()
         if self._stream is not None:
             _cuda(self._runtime.cudaStreamDestroy(self._stream))
             self._stream = None

@@ -229,8 +229,9 @@ def build(trt, path, tf32):
     if not typed:  # a weakly typed network has to be allowed, and forbidden, to
         allow(trt, path, config, network)
     profile = builder.create_optimization_profile()
-    sizes = [(batch, 3, 224, 224) for batch in (1, BEST, max(BATCHES))]
-    profile.set_shape("input", *sizes)
+    tensor = network.get_input(0)
+    sizes = [(batch, *tensor.shape[1:]) for batch in (1, BEST, max(BATCHES))]
+    profile.set_shape(tensor.name, *sizes)
     config.add_optimization_profile(profile)
     layers = engine.read_network(network, trt)
     begin = time.monotonic()

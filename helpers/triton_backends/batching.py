@@ -23,8 +23,7 @@ class BatchingModel:
     def run_together(self, requests):
         feeds = [self.feed(request) for request in requests]
         batch = {
-            name: np.concatenate([feed[name] for feed in feeds])
-            for name in self.input_names
+            name: self.join([feed[name] for feed in feeds]) for name in self.input_names
         }
         wanted = [request.requested_output_names() for request in requests]
         names = sorted(set().union(*wanted))
@@ -49,6 +48,9 @@ class BatchingModel:
                 error=pb_utils.TritonError(self.words(error))
             )
         return pb_utils.InferenceResponse(tensors)
+
+    def join(self, parts):
+        return np.concatenate(parts)
 
     def feed(self, request):
         return {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}

@@ -5,10 +5,12 @@ an NVIDIA GPU, and ``tensorrt`` in the server's environment.
 https://github.com/triton-inference-server/tensorrt_backend
 """
 
+import ctypes
 import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import triton_python_backend_utils as pb_utils
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -66,6 +68,50 @@ def check(config, engine):
                 )
 
 
+class DLTensor(ctypes.Structure):
+    """How DLPack describes a tensor. https://dmlc.github.io/dlpack/latest/c_api.html"""
+
+    _fields_ = [
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("type_code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("byte_offset", ctypes.c_uint64),
+    ]
+
+
+_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+_pointer.restype, _pointer.argtypes = (
+    ctypes.c_void_p,
+    [ctypes.py_object, ctypes.c_char_p],
+)
+
+
+class OnGPU:
+    """A request's tensor in GPU memory, where Triton leaves it in the GPU."""
+
+    def __init__(self, tensor):
+        self._capsule = tensor.to_dlpack()  # kept: it owns the memory
+        found = DLTensor.from_address(_pointer(self._capsule, b"dltensor"))
+        self.shape = tuple(found.shape[: found.ndim])
+        self.dtype = np.dtype(f"{'iuf'[found.type_code]}{found.bits // 8}")
+        self.nbytes = int(np.prod(self.shape)) * self.dtype.itemsize
+        self.__cuda_array_interface__ = {
+            "data": (found.data + found.byte_offset, True),
+            "shape": self.shape,
+            "typestr": self.dtype.str,
+            "version": 3,
+        }
+
+    def __len__(self):
+        return self.shape[0]
+
+
 class TritonPythonModel(BatchingModel):
     """One model instance: one engine with its execution context."""
 
@@ -88,6 +134,15 @@ class TritonPythonModel(BatchingModel):
         """The outputs of these names for one feed, as a list."""
         results = self.engine.run(feed)
         return [results[name] for name in names]
+
+    def join(self, parts):
+        return parts  # the engine copies each to its place in the GPU
+
+    def feed(self, request):
+        return {
+            tensor.name(): tensor.as_numpy() if tensor.is_cpu() else OnGPU(tensor)
+            for tensor in request.inputs()
+        }
 
     def words(self, error):
         """An error as a client should read it."""
