@@ -70,7 +70,7 @@ LINES = {
         {"shared_memory": "system", "batch": 32},
     ),
 }
-CONCURRENCIES = 1, 2, 4, 8, 16, 32, 64
+CONCURRENCIES = 1, 4, 16, 64
 STAY = 'parameters { key: "FORCE_CPU_ONLY_INPUT_TENSORS" value { string_value: "no" } }'
 MODELS = {  # plan, instances, further lines of the config
     "floats_1": ("resnet50_fp16", 1, ""),
