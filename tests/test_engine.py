@@ -13,7 +13,11 @@ import tensorrt_rtx
 from helpers import engine, machine, paths, triton_server
 from helpers.triton_server import TritonServerError
 
-RECORDINGS = sorted((paths.ROOT / "recordings").glob("*/*_*.json"))
+RECORDINGS = sorted(
+    path
+    for network in ("classifier", "resnet50")
+    for path in paths.RECORDINGS.glob(f"{network}_*.json")
+)
 
 # One fused convolution at detailed verbosity: 8.6 as recorded, 10 and 11 made by hand.
 LAYER = {
@@ -112,6 +116,32 @@ def test_the_recorded_server_batched_and_refused():
         "no_plan_at_all": "8.6.0 cannot load this plan",
     }.items():
         assert words in served["refused"][name]
+
+
+def test_the_recorded_fp16_engine_is_close_where_four_layers_stay_in_fp32():
+    assert engine.read_recording("classifier_mixed")["parity"]["relative L2"] < 5e-3
+    assert engine.read_recording("resnet50_fp16")["parity"]["relative L2"] < 5e-3
+
+
+def test_the_recorded_server_reaches_what_the_notebook_says():
+    steps = engine.read_recording("throughput_steps")
+    rates = {
+        step: [each["images/s"] for each in rounds]
+        for step, rounds in steps["images/s"].items()
+    }
+    assert all(len(rounds) == 3 for rounds in rates.values())
+    assert min(rates["32 pictures in a request"]) > 20_000
+    assert min(rates["tensors stay on the GPU"]) > 20_000
+    assert max(rates["float32 over gRPC, one instance"]) < 1_500
+    for model, distance in steps["parity"].items():
+        assert distance["relative L2"] < (0.03 if "int8" in model else 5e-3), model
+
+
+def test_the_recorded_ensemble_differs_in_one_line_and_gives_the_same_classes():
+    recording = engine.read_recording("ensemble")
+    assert recording["lines changed"] == 1
+    assert recording["parity"]["relative L2"] < 5e-3
+    assert recording["parity"]["top-5 agree"] == 1
 
 
 def test_a_network_is_walked(artifacts):
