@@ -180,10 +180,12 @@ def over_time(seconds, series, title=None, marks=None):
             axis.axvline(second, color="black", linestyle=":")
     for event, second in (marks or {}).items():
         axes[0, 0].annotate(
-            f" {event}",
+            event,
             (second, 1),
             xycoords=("data", "axes fraction"),
-            rotation=25,
+            xytext=(0, 18),
+            textcoords="offset points",
+            ha="center",
             fontsize=9,
         )
     axes[-1, 0].set_xlabel("time (s)")
