@@ -159,13 +159,14 @@ def curves(lines, xlabel, ylabel, title=None, log=False):
     return figure
 
 
-def over_time(seconds, series, title=None):
+def over_time(seconds, series, title=None, marks=None):
     """What was read from a server while it worked, one small plot below the other.
 
     Args:
         seconds: when it was read.
         series: a dict of label (with its unit) and values.
         title: of the figure.
+        marks: a dict of event and the second at which it began, drawn as lines across.
     """
     figure, axes = plt.subplots(
         len(series), figsize=(7, 1.5 * len(series)), sharex=True, squeeze=False
@@ -175,8 +176,48 @@ def over_time(seconds, series, title=None):
         axis.set_ylim(0, max(max(values) * 1.1, 1e-9))
         axis.set_title(label, loc="left", fontsize=9)
         axis.grid(alpha=0.3)
+        for second in (marks or {}).values():
+            axis.axvline(second, color="black", linestyle=":")
+    for event, second in (marks or {}).items():
+        axes[0, 0].annotate(
+            event,
+            (second, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, 18),
+            textcoords="offset points",
+            ha="center",
+            fontsize=9,
+        )
     axes[-1, 0].set_xlabel("time (s)")
     figure.suptitle(title)
+    return figure
+
+
+def waterfall(spans, unit, title=None):
+    """When each part of something began and ended, a row for each place.
+
+    Args:
+        spans: a dict of row and {part: (begin, end)}, drawn from top to bottom.
+        unit: of the times.
+        title: of the figure.
+    """
+    figure, axes = plt.subplots(figsize=(8, 1.4 + 0.5 * len(spans)))
+    parts = list(dict.fromkeys(part for row in spans.values() for part in row))
+    for i, part in enumerate(parts):
+        found = {y: row[part] for y, row in enumerate(spans.values()) if part in row}
+        axes.barh(
+            list(found),
+            [end - begin for begin, end in found.values()],
+            left=[begin for begin, _ in found.values()],
+            label=part,
+            color=PALETTE[i % len(PALETTE)],
+            hatch=HATCHES[i % len(HATCHES)],
+            edgecolor="white",
+        )
+    axes.set_yticks(range(len(spans)), spans)
+    axes.invert_yaxis()
+    axes.set(xlabel=f"time ({unit})", title=title)
+    figure.legend(ncols=len(parts), loc="outside lower center")
     return figure
 
 

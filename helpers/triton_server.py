@@ -47,8 +47,9 @@ site=$(echo "$home"/lib/python3.*/site-packages)
 export PATH="$home/bin:$PATH"
 libraries="$home/lib:$site/nvidia_pytriton.libs"
 export LD_LIBRARY_PATH="$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
-exec "$site/pytriton/tritonserver/bin/tritonserver" \\
-    --backend-directory="$home/backends" "$@"
+server="$site/pytriton/tritonserver"
+exec "$server/bin/tritonserver" --backend-directory="$home/backends" \\
+    --cache-directory="$server/caches" "$@"
 """
 
 _serial = itertools.count()

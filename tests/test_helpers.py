@@ -291,6 +291,10 @@ def test_figures_are_drawn():
         plots.curves({"a": ([1, 2], [3, 4], ["x", "y"])}, "x", "y"),
         plots.curves({"a": ([1, 2], [3, 4000])}, "x", "y", log=True),
         plots.over_time([0, 1], {"a": [0, 0], "b": [1, 2]}),
+        plots.over_time([0, 1], {"a": [0, 0]}, marks={"start": 0.5}),
+        plots.waterfall(
+            {"x": {"queue": (0, 1), "run": (1, 3)}, "y": {"run": (2, 3)}}, "ms"
+        ),
         plots.error_histogram(errors),
         plots.predictions(pictures, np.eye(10)[:2], labels, ["one", "two"]),
         plots.preprocessing(pictures[0], images.preprocess(pictures[0], **NUMBERS)),

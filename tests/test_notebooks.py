@@ -131,6 +131,15 @@ OUTSIDE = {
         "print(classify(IMAGE, URL))",
         "espresso",
     ),
+    "10_operate_a_server": (
+        "import numpy as np\n"
+        "import tritonclient.grpc as grpcclient\n"
+        "tensor = grpcclient.InferInput('input', [1, 3, 224, 224], 'FP32')\n"
+        "tensor.set_data_from_numpy(np.zeros((1, 3, 224, 224), np.float32))\n"
+        "client = grpcclient.InferenceServerClient(GRPC)\n"
+        "print(infer(client, 'classifier_onnx', [tensor]).as_numpy('logits').shape)",
+        "made certificate.pem key.pem\n(1, 1000)",
+    ),
 }
 
 
@@ -146,7 +155,8 @@ def test_copyable_cells_run_outside_the_repository(path, artifacts, server, tmp_
     (tmp_path / ".venv-triton").symlink_to(paths.TRITON_ENVIRONMENT)
     program = "import sys\nsys.modules['helpers'] = None\n" + copyable(path)
     program += (
-        f"\nIMAGE, URL = {str(images.sample('coffee'))!r}, {server.http!r}\n{call}"
+        f"\nIMAGE, URL = {str(images.sample('coffee'))!r}, {server.http!r}"
+        f"\nGRPC = {server.grpc!r}\n{call}"
     )
     result = subprocess.run(
         [sys.executable, "-c", program],
