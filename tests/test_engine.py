@@ -13,7 +13,7 @@ import tensorrt_rtx
 from helpers import engine, machine, paths, triton_server
 from helpers.triton_server import TritonServerError
 
-RECORDINGS = sorted((paths.ROOT / "recordings").glob("*/*_*.json"))
+RECORDINGS = sorted((paths.ROOT / "recordings").glob("*_tensorrt_*/*_*.json"))
 
 # One fused convolution at detailed verbosity: 8.6 as recorded, 10 and 11 made by hand.
 LAYER = {
