@@ -96,8 +96,8 @@ class Balancer:
 
         Returns:
             A dict of ``BACKEND/SERVER`` and a dict of the columns of ``show stat``,
-            texts: ``status`` (``UP``, ``DOWN``, ``DRAIN``, ``MAINT`` ...), ``scur`` (requests
-            under way), ``stot`` (requests so far) and others.
+            texts: ``status`` (``UP``, ``DOWN``, ``DRAIN``, ``MAINT`` ...), ``scur``
+            (requests under way), ``stot`` (requests so far) and others.
         """
         rows = csv.DictReader(self.ask("show stat").removeprefix("# ").splitlines())
         return {
@@ -170,8 +170,15 @@ def start(config, timeout=10, **variables):
         raise BalancerError(f"HAProxy refuses the configuration:\n{text}")
     with log.open("wb") as output:
         balancer._supervisor = subprocess.Popen(
-            [sys.executable, str(triton_server.SUPERVISOR), f"{folder.name}-"]
-            + [program(), "-db", "-f", str(file)],
+            [
+                sys.executable,
+                str(triton_server.SUPERVISOR),
+                f"{folder.name}-",
+                program(),
+                "-db",  # in the foreground
+                "-f",
+                str(file),
+            ],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=output,
@@ -207,8 +214,8 @@ def measured(function):
     """Call a function where HAProxy is installed; else read what it once returned.
 
     A decorator: the function's name becomes its result, a JSON value. Live results are
-    gathered in ``artifacts/scale_out.json``; ``recordings/two_cores/scale_out.json`` is a
-    copy of that file from a whole run of the notebook.
+    gathered in ``artifacts/scale_out.json``; the recording is a copy of that file from
+    a whole run of the notebook.
 
     Raises:
         BalancerError: HAProxy is not installed, and nothing of that name is recorded.
@@ -226,12 +233,12 @@ def measured(function):
         "Triton": versions.EMBEDDED.triton,
     }
     results[name] = function()
-    LIVE.write_text(json.dumps(results, indent=1) + "\n")
+    LIVE.write_text(json.dumps(results) + "\n")
     return json.loads(json.dumps(results[name]))
 
 
 def haproxy_version():
-    """Version of the installed HAProxy, such as ``2.6.12``; None where there is none."""
+    """Version of the installed HAProxy, such as ``2.6.12``; None without one."""
     if not program():
         return None
     result = subprocess.run([program(), "-v"], capture_output=True, text=True)

@@ -216,9 +216,7 @@ class Server:
     @property
     def ports(self):
         """HTTP, gRPC and metrics port, as ``start`` takes them."""
-        return [
-            int(x.rpartition(":")[2]) for x in (self.http, self.grpc, self.metrics)
-        ]
+        return [int(x.rpartition(":")[2]) for x in (self.http, self.grpc, self.metrics)]
 
     def stop(self):
         """End what was started here; a server that ran already is left alone."""
