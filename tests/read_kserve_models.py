@@ -7,7 +7,8 @@ protobuf), and only its models are needed:
     python tests/read_kserve_models.py kserve-0.21.0-py3-none-any.whl
 
 writes tests/kserve_models.json: for each model that an InferenceService or a
-ServingRuntime can hold, the name in YAML and the type of each field, and which ones are required.
+ServingRuntime can hold, the name in YAML and the type of each field, and which ones
+are required.
 """
 
 import ast
