@@ -1,10 +1,13 @@
 """The files in deploy/ fit their schemas, each other, and what the server answers."""
 
+import http.server
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import urllib.parse
 import urllib.request
@@ -12,7 +15,10 @@ from pathlib import Path
 
 import kubernetes.client
 import nbformat
+import numpy as np
+import onnxruntime as ort
 import pytest
+import tritonclient.grpc as grpcclient
 import yaml
 
 from helpers import load, paths, triton_server, versions
@@ -331,6 +337,105 @@ def test_kserve_finds_its_runtime(runtime, predictor):
 def test_both_clusters_serve_the_same_release(container, predictor):
     kubernetes = option(container["args"], "model-repository")
     assert kubernetes == predictor["model"]["storageUri"]
+
+
+# ------------------------------------------------------------- object storage
+
+
+class Storage(http.server.BaseHTTPRequestHandler):
+    """As much of S3 as Triton asks for: one bucket with one release of the models."""
+
+    protocol_version = "HTTP/1.1"
+    release = None  # its prefix, such as models/classifier/2026-11-01
+    credentials = set()
+
+    def files(self):
+        for file in paths.MODEL_REPOSITORY.rglob("*"):
+            if file.is_file():
+                name = file.relative_to(paths.MODEL_REPOSITORY)
+                yield f"{self.release}/{name}".partition("/")[2], file
+
+    def do_GET(self):
+        signed = self.headers["Authorization"]  # ... Credential=KEY/DAY/REGION/s3/...
+        key, _, region, *_ = re.search(r"Credential=([^,]+)", signed)[1].split("/")
+        self.credentials.add((key, region))
+        url = urllib.parse.urlsplit(self.path)
+        _, bucket, *key = urllib.parse.unquote(url.path).split("/", 2)
+        assert bucket == self.release.partition("/")[0]
+        if key:
+            content = dict(self.files()).get(key[0])
+            status, content = (200, content.read_bytes()) if content else (404, b"")
+        else:
+            status, content = 200, self.listing(urllib.parse.parse_qs(url.query))
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Last-Modified", "Sun, 01 Nov 2026 00:00:00 GMT")
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    do_HEAD = do_GET
+
+    def listing(self, query):
+        prefix = query.get("prefix", [""])[0]
+        keys = [key for key, _ in self.files() if key.startswith(prefix)]
+        rows = "".join(f"<Contents><Key>{x}</Key></Contents>" for x in keys)
+        return f"<ListBucketResult>{rows}</ListBucketResult>".encode()
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def storage(container):
+    release = option(container["args"], "model-repository").removeprefix("s3://")
+    handler = type("Release", (Storage,), {"release": release, "credentials": set()})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as found:
+        threading.Thread(target=found.serve_forever, daemon=True).start()
+        yield found
+        found.shutdown()
+
+
+def test_triton_reads_the_models_from_object_storage(
+    artifacts, container, storage, tmp_path
+):
+    text = (DEPLOY / "kubernetes/deployment.yaml").read_text()
+    secret = dict.fromkeys(
+        re.findall(r"--from-literal=(\w+)=", text), "from-the-secret"
+    )
+    variables = {x["name"]: x["value"] for x in container["env"]} | secret
+    address = f"s3://http://127.0.0.1:{storage.server_port}/"
+    ports, name = triton_server.free_ports(), f"triton-s3-{storage.server_port}-"
+    command = triton_server._command(
+        address + storage.RequestHandlerClass.release, ports, name
+    )
+    # The real image serves all models; the embedded server has no TensorRT for two.
+    command += ["--model-control-mode=explicit", "--load-model=classifier_onnx"]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, str(triton_server.SUPERVISOR), name, *command],
+            env={**os.environ, **variables},
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        deadline = time.monotonic() + 60
+        while not triton_server._is_ready(f"127.0.0.1:{ports[0]}"):
+            assert process.poll() is None, (tmp_path / "log").read_text()[-2000:]
+            assert time.monotonic() < deadline, (tmp_path / "log").read_text()[-2000:]
+            time.sleep(0.1)
+        with grpcclient.InferenceServerClient(f"127.0.0.1:{ports[1]}") as client:
+            reference = np.load(artifacts / "reference.npz")["input"][:1]
+            tensor = grpcclient.InferInput("input", reference.shape, "FP32")
+            tensor.set_data_from_numpy(reference)
+            found = client.infer("classifier_onnx", [tensor]).as_numpy("logits")
+    finally:
+        process.communicate(b"stop")
+    session = ort.InferenceSession(artifacts / "classifier.onnx")
+    assert np.array_equal(found, session.run(None, {"input": reference})[0])
+    credentials = {("from-the-secret", variables["AWS_DEFAULT_REGION"])}
+    assert storage.RequestHandlerClass.credentials == credentials
 
 
 # ------------------------------------------------------------- the queue, measured
