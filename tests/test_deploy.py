@@ -346,22 +346,20 @@ class Storage(http.server.BaseHTTPRequestHandler):
     """As much of S3 as Triton asks for: one bucket with one release of the models."""
 
     protocol_version = "HTTP/1.1"
-    release = None  # its prefix, such as models/classifier/2026-11-01
-    credentials = set()
 
     def files(self):
         for file in paths.MODEL_REPOSITORY.rglob("*"):
             if file.is_file():
                 name = file.relative_to(paths.MODEL_REPOSITORY)
-                yield f"{self.release}/{name}".partition("/")[2], file
+                yield f"{self.server.release}/{name}".partition("/")[2], file
 
     def do_GET(self):
         signed = self.headers["Authorization"]  # ... Credential=KEY/DAY/REGION/s3/...
         key, _, region, *_ = re.search(r"Credential=([^,]+)", signed)[1].split("/")
-        self.credentials.add((key, region))
+        self.server.credentials.add((key, region))
         url = urllib.parse.urlsplit(self.path)
         _, bucket, *key = urllib.parse.unquote(url.path).split("/", 2)
-        assert bucket == self.release.partition("/")[0]
+        assert bucket == self.server.release.partition("/")[0]
         if key:
             content = dict(self.files()).get(key[0])
             status, content = (200, content.read_bytes()) if content else (404, b"")
@@ -389,8 +387,8 @@ class Storage(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def storage(container):
     release = option(container["args"], "model-repository").removeprefix("s3://")
-    handler = type("Release", (Storage,), {"release": release, "credentials": set()})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as found:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Storage) as found:
+        found.release, found.credentials = release, set()
         threading.Thread(target=found.serve_forever, daemon=True).start()
         yield found
         found.shutdown()
@@ -400,15 +398,12 @@ def test_triton_reads_the_models_from_object_storage(
     artifacts, container, storage, tmp_path
 ):
     text = (DEPLOY / "kubernetes/deployment.yaml").read_text()
-    secret = dict.fromkeys(
-        re.findall(r"--from-literal=(\w+)=", text), "from-the-secret"
-    )
-    variables = {x["name"]: x["value"] for x in container["env"]} | secret
+    secret = re.findall(r"--from-literal=(\w+)=", text)
+    variables = {x["name"]: x["value"] for x in container["env"]}
+    variables |= dict.fromkeys(secret, "from-the-secret")
     address = f"s3://http://127.0.0.1:{storage.server_port}/"
     ports, name = triton_server.free_ports(), f"triton-s3-{storage.server_port}-"
-    command = triton_server._command(
-        address + storage.RequestHandlerClass.release, ports, name
-    )
+    command = triton_server._command(address + storage.release, ports, name)
     # The real image serves all models; the embedded server has no TensorRT for two.
     command += ["--model-control-mode=explicit", "--load-model=classifier_onnx"]
     with (tmp_path / "log").open("wb") as log:
@@ -434,8 +429,8 @@ def test_triton_reads_the_models_from_object_storage(
         process.communicate(b"stop")
     session = ort.InferenceSession(artifacts / "classifier.onnx")
     assert np.array_equal(found, session.run(None, {"input": reference})[0])
-    credentials = {("from-the-secret", variables["AWS_DEFAULT_REGION"])}
-    assert storage.RequestHandlerClass.credentials == credentials
+    region = variables["AWS_DEFAULT_REGION"]
+    assert storage.credentials == {("from-the-secret", region)}
 
 
 # ------------------------------------------------------------- the queue, measured
