@@ -204,6 +204,21 @@ class Server:
     command: list[str] | None = None
     _supervisor: subprocess.Popen | None = field(default=None, repr=False)
 
+    @property
+    def pid(self):
+        """Process id of ``tritonserver``; None where it was not started here."""
+        import psutil
+
+        if self._supervisor:
+            for process in psutil.Process(self._supervisor.pid).children():
+                return process.pid
+        return None
+
+    @property
+    def ports(self):
+        """HTTP, gRPC and metrics port, as ``start`` takes them."""
+        return [int(x.rpartition(":")[2]) for x in (self.http, self.grpc, self.metrics)]
+
     def stop(self):
         """End what was started here; a server that ran already is left alone."""
         if self._supervisor:
@@ -242,8 +257,16 @@ def _is_ready(http):
     return _answers(f"http://{http}/v2/health/ready")
 
 
-def _free_ports():
-    sockets = [socket.socket() for _ in range(3)]
+def free_ports(count=3):
+    """Ports on 127.0.0.1 that nobody uses, all different.
+
+    Args:
+        count: how many.
+
+    Returns:
+        A list of port numbers.
+    """
+    sockets = [socket.socket() for _ in range(count)]
     for each in sockets:
         each.bind(("127.0.0.1", 0))
     ports = [each.getsockname()[1] for each in sockets]
@@ -528,7 +551,7 @@ def start(
     _bypass_proxy("127.0.0.1")
     if ports:
         _check_free(ports)
-    http, grpc, metrics = ports = ports or _free_ports()
+    http, grpc, metrics = ports = ports or free_ports()
     name = f"triton-{os.getpid()}-{next(_serial)}-"  # of the container, or in /dev/shm
     command = (_docker_command if docker else _command)(repository, ports, name)
     command += [

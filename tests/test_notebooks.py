@@ -140,6 +140,13 @@ OUTSIDE = {
         "print(infer(client, 'classifier_onnx', [tensor]).as_numpy('logits').shape)",
         "made certificate.pem key.pem\n(1, 1000)",
     ),
+    "11_scale_out": (
+        "pixels = grpcclient.InferInput('input', [1, 3, 224, 224], 'FP32')\n"
+        "pixels.set_data_from_numpy(np.zeros(pixels.shape(), np.float32))\n"
+        "answer = connect(GRPC).infer('classifier_onnx', [pixels])\n"
+        "print(answer.as_numpy('logits').shape, plan(10, 0.1, [0.02]))",
+        "(1, 1000) 2",
+    ),
 }
 
 
@@ -154,10 +161,8 @@ def test_copyable_cells_run_outside_the_repository(path, artifacts, server, tmp_
     shutil.copytree(paths.ROOT / model, tmp_path / model)
     (tmp_path / ".venv-triton").symlink_to(paths.TRITON_ENVIRONMENT)
     program = "import sys\nsys.modules['helpers'] = None\n" + copyable(path)
-    program += (
-        f"\nIMAGE, URL = {str(images.sample('coffee'))!r}, {server.http!r}"
-        f"\nGRPC = {server.grpc!r}\n{call}"
-    )
+    given = str(images.sample("coffee")), server.http, server.grpc
+    program += f"\nIMAGE, URL, GRPC = {given}\n{call}"
     result = subprocess.run(
         [sys.executable, "-c", program],
         cwd=tmp_path / "notebooks",
