@@ -46,6 +46,11 @@ def _make_logarithmic(axes):
     axes.yaxis.set_minor_locator(NullLocator())
 
 
+def _digits(value):
+    """Four digits, and all those before the point."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
 def bars(values, unit, title=None, ranges=None):
     """Horizontal bars with their values, such as operator counts or sizes.
 
@@ -57,12 +62,12 @@ def bars(values, unit, title=None, ranges=None):
     """
     figure, axes = plt.subplots(figsize=(7, 0.5 + 0.32 * len(values)))
     drawn = axes.barh(list(values), list(values.values()), color=BLUE)
-    if ranges:
-        axes.bar_label(drawn, fmt="{:,.4g}", label_type="center", color="white")
-        for place, label in enumerate(values):
+    axes.bar_label(drawn, map(_digits, values.values()), padding=3)
+    for text, label in zip(axes.texts, values):
+        if ranges:
+            place = len(axes.lines)
             axes.plot(ranges[label], [place] * 2, "-", color="black", marker="|")
-    else:
-        axes.bar_label(drawn, fmt="{:,.4g}", padding=3)
+            text.xy = max(ranges[label]), place  # beside the end of the line
     axes.invert_yaxis()
     axes.margins(x=0.12)
     axes.set(xlabel=unit, title=title)
@@ -136,7 +141,8 @@ def curves(lines, xlabel, ylabel, title=None, log=False):
         title: of the figure.
         log: whether the y axis is logarithmic.
     """
-    figure, axes = plt.subplots(figsize=(7, 3.6))
+    outside = len(lines) > 4  # a legend inside would lie on the points
+    figure, axes = plt.subplots(figsize=(7, 4.4 if outside else 3.6))
     for name, (x, y, *notes) in lines.items():
         (line,) = axes.plot(x, y, label=name)
         for at, height, note in zip(x, y, *notes) if notes else ():
@@ -155,7 +161,10 @@ def curves(lines, xlabel, ylabel, title=None, log=False):
     axes.margins(x=0.12)
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
     axes.grid(alpha=0.3)
-    axes.legend()
+    if outside:
+        figure.legend(ncols=2, loc="outside lower center")
+    else:
+        axes.legend()
     return figure
 
 
