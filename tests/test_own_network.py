@@ -108,5 +108,5 @@ def test_a_network_of_ones_own_is_served_with_ten_lines_changed(network, tmp_pat
 
 def test_the_readme_names_these_cells():
     text = (paths.ROOT / "README.md").read_text()
-    section = text.partition("## A network of your own")[2].partition("\n## ")[0]
+    section = text.partition("## Your own model")[2].partition("\n## ")[0]
     assert re.findall(r"\) \| `(.+?)` \|", section) == [line for _, line in CELLS]
