@@ -1,0 +1,166 @@
+"""A notebook in JupyterLab, in a real browser: it runs, and it can be read."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+
+import nbformat
+import pytest
+
+from helpers import paths, triton_server
+
+LESSON = "04_inspect_tensorrt_engine"  # tables, figures, a provoked failure
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+SCREENSHOTS = paths.ARTIFACTS / "screenshots"
+
+pytestmark = pytest.mark.skipif(
+    BROWSER is None, reason="Chromium is not installed: apt install chromium"
+)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory, artifacts):
+    """A copy of the project in which the notebook may be saved."""
+    root = tmp_path_factory.mktemp("lab")
+    for name in "helpers", "notebooks", "model_repository", "recordings":
+        shutil.copytree(paths.ROOT / name, root / name)
+    (root / "artifacts").mkdir()
+    for file in artifacts.glob("*.onnx"):
+        (root / "artifacts" / file.name).symlink_to(file)
+    return root
+
+
+@pytest.fixture(scope="module")
+def lab(checkout):
+    """URL of a JupyterLab on the copy, by theme."""
+    servers, urls = [], {}
+    for theme in "Light", "Dark":
+        settings = checkout / theme / "@jupyterlab"
+        for name, content in {
+            "apputils-extension/themes": {"theme": f"JupyterLab {theme}"},
+            # else cells outside the window are not drawn
+            "notebook-extension/tracker": {"windowingMode": "none"},
+            "apputils-extension/notification": {"fetchNews": "false"},
+        }.items():
+            file = settings / f"{name}.jupyterlab-settings"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(content))
+        (port,) = triton_server.free_ports(1)
+        command = [
+            sys.executable,
+            "-m",
+            "jupyter",
+            "lab",
+            "--no-browser",
+            "--allow-root",
+        ]
+        command += [
+            "--ip=127.0.0.1",
+            f"--port={port}",
+            "--IdentityProvider.token=secret",
+        ]
+        command += ["--LabApp.news_url=", f"--ServerApp.root_dir={checkout}"]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(checkout),
+            "JUPYTERLAB_SETTINGS_DIR": str(checkout / theme),
+            "JUPYTERLAB_WORKSPACES_DIR": str(checkout / theme / "workspaces"),
+        }
+        with (checkout / f"{theme}.log").open("w") as log:
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        servers.append(process)
+        urls[theme] = f"http://127.0.0.1:{port}", checkout / f"{theme}.log"
+    for url, log in urls.values():
+        wait_for(f"{url}/api/status?token=secret", log)
+    yield {theme: url for theme, (url, _) in urls.items()}
+    for process in servers:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def wait_for(url, log):
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return urllib.request.urlopen(url, timeout=5).close()
+        except OSError:
+            assert time.monotonic() < deadline, log.read_text()[-2000:]
+            time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=arguments)
+        yield browser
+        browser.close()
+
+
+def opened(browser, url, width):
+    """The lesson in a window of this width, with nothing beside it."""
+    page = browser.new_page(viewport={"width": width, "height": 1000})
+    page.goto(f"{url}/lab/tree/notebooks/{LESSON}.ipynb?token=secret")
+    page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
+    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
+    page.keyboard.press("Control+b")  # the file browser
+    return page
+
+
+def test_run_all_cells_gives_what_is_stored(browser, lab, checkout):
+    file = checkout / "notebooks" / f"{LESSON}.ipynb"
+    stored = nbformat.read(file, as_version=4)
+    empty = nbformat.read(file, as_version=4)
+    for cell in empty.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    nbformat.write(empty, file)
+    page = opened(browser, lab["Light"], 1280)
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_text("Run All Cells", exact=True).click()
+    code = [cell for cell in stored.cells if cell.cell_type == "code"]
+    last = f"[{len(code)}]:"
+    page.get_by_text(last, exact=True).first.wait_for(timeout=120_000, state="attached")
+    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
+    page.keyboard.press("Control+s")
+    page.wait_for_timeout(2000)
+    ran = [
+        cell
+        for cell in nbformat.read(file, as_version=4).cells
+        if cell.cell_type == "code"
+    ]
+    assert [cell.execution_count for cell in ran] == [*range(1, len(code) + 1)]
+    for before, after in zip(code, ran):
+        kinds = [{x.output_type for x in cell.outputs} for cell in (before, after)]
+        taught = "raises-exception" in after.metadata.get("tags", ())
+        assert ("error" in kinds[1]) == taught, after.source
+        figures = [str(cell.outputs).count("image/png") for cell in (before, after)]
+        assert figures[0] == figures[1], after.source
+    page.close()
+    nbformat.write(stored, file)
+
+
+@pytest.mark.parametrize("theme", ["Light", "Dark"])
+@pytest.mark.parametrize("width", [1280, 1920])
+def test_nothing_is_wider_than_the_window(browser, lab, theme, width):
+    page = opened(browser, lab[theme], width)
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    notebook = page.locator(".jp-WindowedPanel-outer").first
+    for i, cell in enumerate(page.locator(".jp-OutputArea-output img").all()[:3]):
+        cell.scroll_into_view_if_needed()
+        page.screenshot(path=SCREENSHOTS / f"{LESSON[:2]}_{theme}_{width}_{i}.png")
+    wide = page.evaluate(
+        """() => [...document.querySelectorAll(
+            '.jp-Notebook .jp-OutputArea-output, .jp-Notebook .jp-RenderedMarkdown')]
+            .filter(x => x.scrollWidth > x.clientWidth + 1)
+            .map(x => x.innerText.slice(0, 80))"""
+    )
+    assert not wide
+    assert notebook.evaluate("x => x.scrollWidth <= x.clientWidth + 1")
+    page.close()
