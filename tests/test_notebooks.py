@@ -115,6 +115,13 @@ def test_links_resolve(path, prose):
         assert anchor in anchors, anchor
 
 
+def test_an_exercise_has_a_solution(path, prose):
+    solutions = list(path.parent.glob(f"solutions/{path.stem[:2]}_*.ipynb"))
+    assert solutions
+    for solution in solutions:
+        assert f"(solutions/{solution.name})" in "\n".join(prose)
+
+
 # What the copyable cells print, and what goes behind them where they define something.
 OUTSIDE = {
     "00_check_your_machine": ("", "GPUs"),
