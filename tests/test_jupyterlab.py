@@ -1,4 +1,4 @@
-"""A notebook in JupyterLab, in a real browser: it runs, and it can be read."""
+"""A notebook in JupyterLab, in a real browser: nothing is cut off."""
 
 import json
 import os
@@ -8,7 +8,6 @@ import sys
 import time
 import urllib.request
 
-import nbformat
 import pytest
 
 from helpers import paths, triton_server
@@ -24,7 +23,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory, artifacts):
-    """A copy of the project in which the notebook may be saved."""
+    """A copy of the project, away from the checkout."""
     root = tmp_path_factory.mktemp("lab")
     for name in "helpers", "notebooks", "model_repository", "recordings":
         shutil.copytree(paths.ROOT / name, root / name)
@@ -111,39 +110,6 @@ def opened(browser, url, width):
     page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
     page.keyboard.press("Control+b")  # the file browser
     return page
-
-
-def test_run_all_cells_gives_what_is_stored(browser, lab, checkout):
-    file = checkout / "notebooks" / f"{LESSON}.ipynb"
-    stored = nbformat.read(file, as_version=4)
-    empty = nbformat.read(file, as_version=4)
-    for cell in empty.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-    nbformat.write(empty, file)
-    page = opened(browser, lab["Light"], 1280)
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_text("Run All Cells", exact=True).click()
-    code = [cell for cell in stored.cells if cell.cell_type == "code"]
-    last = f"[{len(code)}]:"
-    page.get_by_text(last, exact=True).first.wait_for(timeout=120_000, state="attached")
-    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
-    page.keyboard.press("Control+s")
-    page.wait_for_timeout(2000)
-    ran = [
-        cell
-        for cell in nbformat.read(file, as_version=4).cells
-        if cell.cell_type == "code"
-    ]
-    assert [cell.execution_count for cell in ran] == [*range(1, len(code) + 1)]
-    for before, after in zip(code, ran):
-        kinds = [{x.output_type for x in cell.outputs} for cell in (before, after)]
-        taught = "raises-exception" in after.metadata.get("tags", ())
-        assert ("error" in kinds[1]) == taught, after.source
-        figures = [str(cell.outputs).count("image/png") for cell in (before, after)]
-        assert figures[0] == figures[1], after.source
-    page.close()
-    nbformat.write(stored, file)
 
 
 @pytest.mark.parametrize("theme", ["Light", "Dark"])
