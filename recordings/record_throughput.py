@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import record
 
-from helpers import load, parity, paths, triton_server
+from helpers import load, parity, paths, triton_server, versions
 
 ROUNDS = 3
 INSTANCES = 4
@@ -220,7 +220,9 @@ def environment():
     """What was measured on; client, server and GPU are in one machine."""
     import tensorrt as trt
 
-    found = record.environment(TensorRT=trt.__version__, Triton="2.51.0")
+    found = record.environment(
+        TensorRT=trt.__version__, Triton=versions.EMBEDDED.triton
+    )
     return found | {"CPU cores": len(os.sched_getaffinity(0))}
 
 

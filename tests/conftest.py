@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import nbformat
 import numpy as np
 import onnx
 import psutil
@@ -46,6 +47,16 @@ def server(artifacts):
     """A server with the classifier."""
     with triton_server.start(models=["classifier_onnx"]) as server:
         yield server
+
+
+def taught(notebook, line):
+    """What the one cell of a notebook that holds this text defines: a namespace."""
+    path = paths.NOTEBOOKS / f"{notebook}.ipynb"
+    cells = nbformat.read(path, as_version=4).cells
+    (source,) = (cell.source for cell in cells if line in cell.source)
+    namespace = {}
+    exec(source, namespace)
+    return namespace
 
 
 def make_model(

@@ -14,13 +14,13 @@ import urllib.request
 from pathlib import Path
 
 import kubernetes.client
-import nbformat
 import numpy as np
 import onnxruntime as ort
 import pytest
 import tritonclient.grpc as grpcclient
 import yaml
 
+from conftest import taught
 from helpers import load, paths, triton_server, versions
 
 DEPLOY = paths.ROOT / "deploy"
@@ -68,12 +68,7 @@ def predictor():
 @pytest.fixture(scope="module")
 def check():
     """The function of the notebook."""
-    path = paths.NOTEBOOKS / "11_scale_out.ipynb"
-    cells = nbformat.read(path, as_version=4).cells
-    (source,) = (x.source for x in cells if "def check(" in x.source)
-    namespace = {}
-    exec(source, namespace)
-    return namespace["check"]
+    return taught("11_scale_out", "def check(")["check"]
 
 
 def option(arguments, name):

@@ -22,23 +22,19 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory, artifacts):
-    """A copy of the project, away from the checkout."""
+def folder(tmp_path_factory):
+    """A copy of the lesson, away from the checkout."""
     root = tmp_path_factory.mktemp("lab")
-    for name in "helpers", "notebooks", "model_repository", "recordings":
-        shutil.copytree(paths.ROOT / name, root / name)
-    (root / "artifacts").mkdir()
-    for file in artifacts.glob("*.onnx"):
-        (root / "artifacts" / file.name).symlink_to(file)
+    shutil.copy(paths.NOTEBOOKS / f"{LESSON}.ipynb", root)
     return root
 
 
 @pytest.fixture(scope="module")
-def lab(checkout):
+def lab(folder):
     """URL of a JupyterLab on the copy, by theme."""
     servers, urls = [], {}
     for theme in "Light", "Dark":
-        settings = checkout / theme / "@jupyterlab"
+        settings = folder / theme / "@jupyterlab"
         for name, content in {
             "apputils-extension/themes": {"theme": f"JupyterLab {theme}"},
             # else cells outside the window are not drawn
@@ -62,17 +58,16 @@ def lab(checkout):
             f"--port={port}",
             "--IdentityProvider.token=secret",
         ]
-        command += ["--LabApp.news_url=", f"--ServerApp.root_dir={checkout}"]
+        command.append(f"--ServerApp.root_dir={folder}")
         environment = {
             **os.environ,
-            "PYTHONPATH": str(checkout),
-            "JUPYTERLAB_SETTINGS_DIR": str(checkout / theme),
-            "JUPYTERLAB_WORKSPACES_DIR": str(checkout / theme / "workspaces"),
+            "JUPYTERLAB_SETTINGS_DIR": str(folder / theme),
+            "JUPYTERLAB_WORKSPACES_DIR": str(folder / theme / "workspaces"),
         }
-        with (checkout / f"{theme}.log").open("w") as log:
+        with (folder / f"{theme}.log").open("w") as log:
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         servers.append(process)
-        urls[theme] = f"http://127.0.0.1:{port}", checkout / f"{theme}.log"
+        urls[theme] = f"http://127.0.0.1:{port}", folder / f"{theme}.log"
     for url, log in urls.values():
         wait_for(f"{url}/api/status?token=secret", log)
     yield {theme: url for theme, (url, _) in urls.items()}
@@ -105,7 +100,7 @@ def browser():
 def opened(browser, url, width):
     """The lesson in a window of this width, with nothing beside it."""
     page = browser.new_page(viewport={"width": width, "height": 1000})
-    page.goto(f"{url}/lab/tree/notebooks/{LESSON}.ipynb?token=secret")
+    page.goto(f"{url}/lab/tree/{LESSON}.ipynb?token=secret")
     page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
     page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
     page.keyboard.press("Control+b")  # the file browser

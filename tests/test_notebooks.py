@@ -9,6 +9,7 @@ import nbformat
 import numpy as np
 import pytest
 
+from conftest import taught
 from helpers import images, paths
 
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("[0-9]*.ipynb"))
@@ -182,10 +183,7 @@ def test_copyable_cells_run_outside_the_repository(path, artifacts, server, tmp_
 
 
 def test_preprocess_in_01_is_the_helper(artifacts):
-    cells = nbformat.read(paths.NOTEBOOKS / "01_export_to_onnx.ipynb", as_version=4)
-    (source,) = (x.source for x in cells.cells if "def preprocess(" in x.source)
-    namespace = {}
-    exec(source, namespace)
+    namespace = taught("01_export_to_onnx", "def preprocess(")
     for numbers in (
         {"resize": 232, "crop": 224, "mean": [0.485, 0.456, 0.406], "std": [0.2] * 3},
         {"resize": 256, "crop": 224, "mean": [127 / 255] * 3, "std": [128 / 255] * 3},

@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
-import nbformat
 import numpy as np
 import onnx
 import psutil
@@ -21,8 +20,8 @@ from google.protobuf import json_format
 from onnx import helper, numpy_helper
 from tritonclient.utils import InferenceServerException
 
-from conftest import make_model
-from helpers import paths, triton_config, triton_server
+from conftest import make_model, taught
+from helpers import triton_config, triton_server
 
 CONFIG = """\
 backend: "onnxruntime"
@@ -346,12 +345,7 @@ def test_a_queue_policy_refuses_with_unavailable(slow_repository):
 @pytest.fixture(scope="module")
 def infer():
     """The function that notebook 10 gives away."""
-    path = paths.NOTEBOOKS / "10_operate_a_server.ipynb"
-    cells = nbformat.read(path, as_version=4).cells
-    (source,) = (x.source for x in cells if "\ndef infer(" in x.source)
-    namespace = {}
-    exec(source, namespace)
-    return namespace["infer"]
+    return taught("10_operate_a_server", "\ndef infer(")["infer"]
 
 
 class Script:
