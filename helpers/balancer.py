@@ -13,7 +13,6 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -168,23 +167,10 @@ def start(config, timeout=10, **variables):
         said = re.findall(r"config : (?!Error\(s\) found)(.+)", checked.stderr)
         text = "\n".join(said or [checked.stderr]).replace(str(file), file.name)
         raise BalancerError(f"HAProxy refuses the configuration:\n{text}")
-    with log.open("wb") as output:
-        balancer._supervisor = subprocess.Popen(
-            [
-                sys.executable,
-                str(triton_server.SUPERVISOR),
-                f"{folder.name}-",
-                program(),
-                "-db",  # in the foreground
-                "-f",
-                str(file),
-            ],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    command = [program(), "-db", "-f", str(file)]  # -db: in the foreground
+    balancer._supervisor = triton_server.supervise(
+        f"{folder.name}-", command, log, environment
+    )
     try:
         _wait_until_up(balancer, time.monotonic() + timeout)
     except BaseException:

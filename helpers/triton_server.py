@@ -505,6 +505,30 @@ def _check_docker():
         )
 
 
+def supervise(name, command, log, environment=None):
+    """Start a program that ends with this process at the latest.
+
+    Args:
+        name: prefix of what it leaves in ``/dev/shm``, which is removed at its end.
+        command: list of arguments, the program first.
+        log: path of the file for what it prints.
+        environment: its variables; None for those of this process.
+
+    Returns:
+        The ``subprocess.Popen`` of the supervisor, which ends the program when it reads
+        ``stop``.
+    """
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [sys.executable, str(SUPERVISOR), name, *command],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # an interrupted cell does not interrupt the server
+        )
+
+
 def start(
     repository=paths.MODEL_REPOSITORY,
     models=None,
@@ -565,14 +589,7 @@ def start(
 
     paths.LOGS.mkdir(parents=True, exist_ok=True)
     log = paths.LOGS / f"triton-{http}.log"
-    with log.open("wb") as output:
-        supervisor = subprocess.Popen(
-            [sys.executable, str(SUPERVISOR), name, *command],
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # an interrupted cell does not interrupt the server
-        )
+    supervisor = supervise(name, command, log)
     server = Server(
         *(f"127.0.0.1:{port}" for port in (http, grpc, metrics)),
         log=log,
