@@ -1,5 +1,6 @@
 """What several tests share."""
 
+import shutil
 import subprocess
 import sys
 
@@ -47,6 +48,22 @@ def server(artifacts):
     """A server with the classifier."""
     with triton_server.start(models=["classifier_onnx"]) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium without a window."""
+    names = "chromium", "google-chrome"
+    program = next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        pytest.skip("Chromium is not installed: apt install chromium")
+    from playwright.sync_api import sync_playwright
+
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=arguments)
+        yield browser
+        browser.close()
 
 
 def taught(notebook, line):

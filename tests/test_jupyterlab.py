@@ -1,77 +1,68 @@
-"""A notebook in JupyterLab, in a real browser: nothing is cut off."""
+"""A notebook in JupyterLab, in a real browser: "Run all", and how it looks."""
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
 import urllib.request
 
+import nbformat
 import pytest
 
 from helpers import paths, triton_server
 
-LESSON = "04_inspect_tensorrt_engine"  # tables, figures, a provoked failure
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+LESSON = "04_inspect_tensorrt_engine"  # tables, figures, provoked failures
 SCREENSHOTS = paths.ARTIFACTS / "screenshots"
-
-pytestmark = pytest.mark.skipif(
-    BROWSER is None, reason="Chromium is not installed: apt install chromium"
-)
+SETTINGS = {
+    "notebook-extension/tracker": {"windowingMode": "none"},  # else it draws a part
+    "apputils-extension/notification": {"fetchNews": "false"},
+}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A copy of the lesson, away from the checkout."""
+def stored():
+    return nbformat.read(paths.NOTEBOOKS / f"{LESSON}.ipynb", as_version=4)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, artifacts, stored):
+    """A copy of the lesson without outputs, away from the checkout."""
     root = tmp_path_factory.mktemp("lab")
-    shutil.copy(paths.NOTEBOOKS / f"{LESSON}.ipynb", root)
+    (root / "artifacts").symlink_to(artifacts)
+    (root / "notebooks").mkdir()
+    notebook = nbformat.from_dict(stored)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    nbformat.write(notebook, root / f"notebooks/{LESSON}.ipynb")
     return root
 
 
 @pytest.fixture(scope="module")
 def lab(folder):
-    """URL of a JupyterLab on the copy, by theme."""
-    servers, urls = [], {}
-    for theme in "Light", "Dark":
-        settings = folder / theme / "@jupyterlab"
-        for name, content in {
-            "apputils-extension/themes": {"theme": f"JupyterLab {theme}"},
-            # else cells outside the window are not drawn
-            "notebook-extension/tracker": {"windowingMode": "none"},
-            "apputils-extension/notification": {"fetchNews": "false"},
-        }.items():
-            file = settings / f"{name}.jupyterlab-settings"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(content))
-        (port,) = triton_server.free_ports(1)
-        command = [
-            sys.executable,
-            "-m",
-            "jupyter",
-            "lab",
-            "--no-browser",
-            "--allow-root",
-        ]
-        command += [
-            "--ip=127.0.0.1",
-            f"--port={port}",
-            "--IdentityProvider.token=secret",
-        ]
-        command.append(f"--ServerApp.root_dir={folder}")
-        environment = {
-            **os.environ,
-            "JUPYTERLAB_SETTINGS_DIR": str(folder / theme),
-            "JUPYTERLAB_WORKSPACES_DIR": str(folder / theme / "workspaces"),
-        }
-        with (folder / f"{theme}.log").open("w") as log:
-            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        servers.append(process)
-        urls[theme] = f"http://127.0.0.1:{port}", folder / f"{theme}.log"
-    for url, log in urls.values():
+    """URL of a JupyterLab on the copy."""
+    for name, content in SETTINGS.items():
+        file = folder / f"settings/@jupyterlab/{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(content))
+    (port,) = triton_server.free_ports(1)
+    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root"]
+    command += ["--ip=127.0.0.1", f"--port={port}", "--IdentityProvider.token=secret"]
+    command += [f"--ServerApp.root_dir={folder}", "--LabApp.expose_app_in_browser=True"]
+    environment = {
+        **os.environ,
+        "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
+    }
+    log = folder / "lab.log"
+    with log.open("w") as file:
+        process = subprocess.Popen(command, env=environment, stdout=file, stderr=file)
+    url = f"http://127.0.0.1:{port}"
+    try:
         wait_for(f"{url}/api/status?token=secret", log)
-    yield {theme: url for theme, (url, _) in urls.items()}
-    for process in servers:
+        yield url
+    finally:
         process.terminate()
         process.wait(timeout=30)
 
@@ -86,35 +77,58 @@ def wait_for(url, log):
             time.sleep(0.2)
 
 
+def command(page, name, **arguments):
+    """Carry out a command of a menu, and wait for its end."""
+    call = "([name, arguments]) => window.jupyterapp.commands.execute(name, arguments)"
+    return page.evaluate(f"async x => void (await ({call})(x))", [name, arguments])
+
+
 @pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=arguments)
-        yield browser
-        browser.close()
-
-
-def opened(browser, url, width):
-    """The lesson in a window of this width, with nothing beside it."""
-    page = browser.new_page(viewport={"width": width, "height": 1000})
-    page.goto(f"{url}/lab/tree/{LESSON}.ipynb?token=secret")
+def page(browser, lab):
+    """The lesson after "Run All Cells" and "Save", with nothing beside it."""
+    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    page.goto(f"{lab}/lab/tree/notebooks/{LESSON}.ipynb?token=secret")
     page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
-    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
-    page.keyboard.press("Control+b")  # the file browser
-    return page
+    page.evaluate(  # cells that are run before the kernel answers are lost
+        """async () => {
+            const context = window.jupyterapp.shell.currentWidget.sessionContext
+            await context.ready
+            await context.session.kernel.info
+        }"""
+    )
+    command(page, "filebrowser:toggle-main")
+    command(page, "notebook:run-all-cells")
+    page.wait_for_function(  # the last cell's number comes a little later
+        """() => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')]
+            .every(x => /\\d/.test(x.innerText))"""
+    )
+    command(page, "docmanager:save")
+    yield page
+    page.close()
+
+
+def test_run_all_goes_through(page, folder, stored):
+    executed = nbformat.read(folder / f"notebooks/{LESSON}.ipynb", as_version=4)
+    for now, before in zip(executed.cells, stored.cells, strict=True):
+        assert now.source == before.source
+        if now.cell_type == "markdown":
+            continue
+        assert now.execution_count == before.execution_count
+        kinds = [
+            [(x.output_type, "image/png" in x.get("data", ())) for x in cell.outputs]
+            for cell in (now, before)
+        ]
+        assert kinds[0] == kinds[1], now.source
 
 
 @pytest.mark.parametrize("theme", ["Light", "Dark"])
 @pytest.mark.parametrize("width", [1280, 1920])
-def test_nothing_is_wider_than_the_window(browser, lab, theme, width):
-    page = opened(browser, lab[theme], width)
+def test_nothing_is_wider_than_the_window(page, theme, width):
+    page.set_viewport_size({"width": width, "height": 1000})
+    command(page, "apputils:change-theme", theme=f"JupyterLab {theme}")
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    notebook = page.locator(".jp-WindowedPanel-outer").first
-    for i, cell in enumerate(page.locator(".jp-OutputArea-output img").all()[:3]):
-        cell.scroll_into_view_if_needed()
+    for i, figure in enumerate(page.locator(".jp-OutputArea-output img").all()):
+        figure.scroll_into_view_if_needed()
         page.screenshot(path=SCREENSHOTS / f"{LESSON[:2]}_{theme}_{width}_{i}.png")
     wide = page.evaluate(
         """() => [...document.querySelectorAll(
@@ -123,5 +137,5 @@ def test_nothing_is_wider_than_the_window(browser, lab, theme, width):
             .map(x => x.innerText.slice(0, 80))"""
     )
     assert not wide
+    notebook = page.locator(".jp-WindowedPanel-outer").first
     assert notebook.evaluate("x => x.scrollWidth <= x.clientWidth + 1")
-    page.close()
