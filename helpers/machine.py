@@ -142,19 +142,19 @@ _ROWS = [
     (
         "TensorRT",
         _tensorrt,
-        "build engines (03)",
+        "build engines (03), walk a network (04)",
         "pip install -r requirements-gpu.txt on a machine with a GPU",
     ),
     (
         "embedded Triton",
         _embedded_triton,
-        "serve models without Docker (05 to 07)",
+        "serve models without Docker (05 to 11)",
         "notebook 00 installs it",
     ),
     (
         "Docker",
         _docker,
-        "serve them with NVIDIA's container (06)",
+        "serve them with NVIDIA's container (06, 07)",
         "nothing: the embedded Triton serves instead",
     ),
     (

@@ -251,34 +251,6 @@ def latencies(curves, title=None):
     return figure
 
 
-def error_histogram(errors, title=None):
-    """Distribution of absolute errors on a logarithmic axis.
-
-    Args:
-        errors: a dict of name and array of absolute errors, in logits.
-        title: of the figure.
-    """
-    figure, axes = plt.subplots(figsize=(7, 3.2))
-    largest = max(e.max() for e in errors.values()) or 1e-12  # all are equal to the bit
-    smallest = min(
-        (e[e > 0].min() for e in errors.values() if e.any()), default=largest
-    )
-    edges = np.geomspace(smallest, max(largest, 10 * smallest) * 1.01, 60)
-    for (name, values), style in zip(errors.items(), ["-", "--", ":", "-."]):
-        axes.hist(
-            np.clip(values.ravel(), smallest, None),
-            edges,
-            histtype="step",
-            linewidth=2,
-            linestyle=style,
-            label=name,
-        )
-    axes.set_xscale("log")
-    axes.set(xlabel="absolute error (logits)", ylabel="number of logits", title=title)
-    axes.legend()
-    return figure
-
-
 def predictions(images, probabilities, labels, names=None, columns=4):
     """Pictures with the bars of their five most likely classes below them.
 

@@ -22,7 +22,7 @@ from nbclient.exceptions import (
 )
 from nbconvert import HTMLExporter
 
-from helpers import paths
+from helpers import paths, readme
 
 EXECUTED = paths.ARTIFACTS / "executed"
 CELL_TIMEOUT = 300  # seconds
@@ -160,6 +160,7 @@ def main():
         seconds = time.monotonic() - begin
         print(f"{seconds:5.0f} s")
         if in_place:
+            readme.record_run(path, notebook, seconds)
             nbformat.write(notebook, path)
             for solution in path.parent.glob(f"solutions/{path.stem[:2]}_*.ipynb"):
                 nbformat.write(execute(solution), solution)
@@ -170,7 +171,9 @@ def main():
             items.append(
                 f'<li><a href="{path.stem}.html">{title(notebook)}</a>, {seconds:.0f} s'
             )
-    if not in_place and not arguments.numbers:
+    if in_place:
+        readme.main()
+    elif not arguments.numbers:
         index = EXECUTED / "index.html"
         when = time.strftime("%d %B %Y, %H:%M")
         index.write_text(PAGE.format(when=when, items="\n".join(items)))

@@ -278,7 +278,6 @@ def test_an_unfit_machine_is_told_so(monkeypatch, machine_name, libc, words):
 
 def test_figures_are_drawn():
     table = pd.DataFrame({"a": [1.0, 2], "b": [2.0, 3]}, index=["x", "y"])
-    errors = {"one": np.array([0, 1e-6, 1e-5]), "two": np.array([1e-7, 1e-4])}
     pictures = [images.load(images.sample(name)) for name in ("coffee", "camera")]
     labels = [f"class {i}" for i in range(10)]
     figures = [
@@ -295,7 +294,6 @@ def test_figures_are_drawn():
         plots.waterfall(
             {"x": {"queue": (0, 1), "run": (1, 3)}, "y": {"run": (2, 3)}}, "ms"
         ),
-        plots.error_histogram(errors),
         plots.predictions(pictures, np.eye(10)[:2], labels, ["one", "two"]),
         plots.preprocessing(pictures[0], images.preprocess(pictures[0], **NUMBERS)),
     ]

@@ -1,0 +1,51 @@
+"""The series as a site: ``make site`` builds it with Sphinx into ``artifacts/site``."""
+
+project = "PyTorch to Triton"
+extensions = ["myst_nb", "sphinx_copybutton"]
+root_doc = "README"
+include_patterns = ["*.md", "docs/*.md", "notebooks/**.ipynb"]
+
+html_theme = "furo"
+html_title = project
+html_show_sphinx = False
+html_copy_source = False
+html_static_path = ["site.css"]
+html_css_files = ["site.css"]
+
+nb_execution_mode = "off"  # the stored outputs, which the tests compare
+nb_merge_streams = True
+suppress_warnings = [
+    "misc.highlighting_failure",  # of `!command \` over several lines
+    "toc.not_included",  # solutions: the lessons link to them
+]
+myst_heading_anchors = 3
+# The anchors that Jupyter gives headings; links in the notebooks lead to them.
+myst_heading_slug_func = "nbconvert.filters.strings._convert_header_id"
+
+CONTENTS = """
+```{toctree}
+:hidden:
+:glob:
+
+notebooks/[0-9]*
+docs/glossary
+```
+
+```{toctree}
+:hidden:
+:caption: The project
+
+CONTRIBUTING
+README.zh-CN
+```
+"""
+
+
+def add_contents(app, docname, source):
+    """The README on GitHub has no use for the side bar's table of contents."""
+    if docname == root_doc:
+        source[0] += CONTENTS
+
+
+def setup(app):
+    app.connect("source-read", add_contents)
