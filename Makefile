@@ -17,6 +17,10 @@ benchmark: setup ## measure ResNet-50 on this machine, with repeats; some minute
 lab: setup      ## open the notebooks in JupyterLab
 	.venv/bin/jupyter lab notebooks
 
+site: setup     ## build the series as web pages, to read without JupyterLab
+	.venv/bin/sphinx-build --fail-on-warning --keep-going --quiet -c docs . artifacts/site
+	@echo 'Open artifacts/site/index.html'
+
 clean:          ## remove what was installed and what the notebooks wrote
 	rm -rf .venv .venv-triton artifacts
 	rm -f model_repository/*/[0-9]*/model.onnx model_repository/*/[0-9]*/model.plan
@@ -32,4 +36,4 @@ setup: .venv/ready
 	.venv/bin/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch .venv/ready
 
-.PHONY: help run test benchmark lab clean setup
+.PHONY: help run test benchmark lab site clean setup

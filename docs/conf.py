@@ -1,5 +1,8 @@
 """The series as a site: ``make site`` builds it with Sphinx into ``artifacts/site``."""
 
+import shutil
+from pathlib import Path
+
 project = "PyTorch to Triton"
 extensions = ["myst_nb", "sphinx_copybutton"]
 root_doc = "README"
@@ -47,5 +50,13 @@ def add_contents(app, docname, source):
         source[0] += CONTENTS
 
 
+def add_index(app, exception):
+    """The first page under the name that a web server looks for."""
+    if exception is None:
+        folder = Path(app.outdir)
+        shutil.copy(folder / "README.html", folder / "index.html")
+
+
 def setup(app):
     app.connect("source-read", add_contents)
+    app.connect("build-finished", add_index)

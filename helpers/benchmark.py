@@ -183,17 +183,6 @@ def ratios(pictures, images):
     }
 
 
-def table(content):
-    """The ratios of a stored result as they stand in the README, in Markdown."""
-    lines = [
-        "| ResNet-50 on two cores | median | lowest | highest |",
-        "| --- " * 4 + "|",
-    ]
-    for name, row in summary(content["ratios"]).iterrows():
-        lines.append(f"| {name} | {' | '.join(f'{x:.2f}' for x in row)} |")
-    return "\n".join(lines)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7, help="turns of a candidate")

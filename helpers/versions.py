@@ -76,13 +76,3 @@ def check(file):
                     f"the {name} ({server.where}) reads up to {highest}. Export it "
                     "with a lower opset_version"
                 )
-
-
-def table():
-    """The version contract as it stands in the README, in Markdown."""
-    columns = ("Triton", "TensorRT", "ONNX Runtime", "highest ONNX IR", "highest opset")
-    lines = [f"| | {' | '.join(columns)} |", "| --- " * (len(columns) + 1) + "|"]
-    for name, x in SERVERS.items():
-        numbers = x.triton, x.tensorrt or "—", x.onnxruntime, x.ir_version, x.opset
-        lines.append(f"| {name}: `{x.where}` | {' | '.join(map(str, numbers))} |")
-    return "\n".join(lines)

@@ -1,14 +1,60 @@
-"""The README's languages say the same, as far as a program can tell."""
+"""The READMEs say what holds now, and the same, as far as a program can tell."""
 
 import re
+from base64 import b64decode
 
+import nbformat
 import pytest
 
-from helpers import paths
+from helpers import paths, readme, versions
 
-ENGLISH, CHINESE = (
-    (paths.ROOT / name).read_text() for name in ("README.md", "README.zh-CN.md")
-)
+STALE = "is not what `python -m helpers.readme` writes"
+ENGLISH, CHINESE = (path.read_text() for path in readme.READMES)
+
+
+@pytest.mark.parametrize("path", readme.READMES, ids=lambda path: path.name)
+def test_the_numbers_of_a_readme_hold(path):
+    text = path.read_text()
+    assert readme.readme(text) == text, f"{path.name} {STALE}"
+    assert versions.CONTAINER.where in text
+
+
+@pytest.mark.parametrize("path", readme.notebooks(), ids=lambda path: path.stem)
+def test_the_times_of_a_notebook_hold(path):
+    notebook = nbformat.read(path, as_version=4)
+    assert readme.lesson(path).cells[0].source == notebook.cells[0].source, STALE
+    assert readme.code_digest(notebook) == readme.runs()[path.stem]["code"], (
+        f"the code changed after its time was measured: "
+        f"python -m helpers.run_series --in-place {path.stem[:2]}"
+    )
+
+
+def test_the_picture_is_that_of_notebook_07():
+    path = paths.NOTEBOOKS / "07_classify_from_a_client.ipynb"
+    stored = [
+        output.data["image/png"]
+        for cell in nbformat.read(path, as_version=4).cells
+        for output in cell.get("outputs", ())
+        if "image/png" in output.get("data", ())
+    ]
+    picture = (paths.ROOT / "docs" / "predictions.png").read_bytes()
+    assert picture == b64decode(stored[-1])
+
+
+def test_a_table_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match="0 tables begin with x"):
+        readme.fill("| a | b |\n| --- | --- |\n| 1 | 2 |\n", "x", [[None, 3]])
+
+
+def test_a_table_of_other_rows_is_named():
+    with pytest.raises(ValueError, match="has 1 rows; expected 2"):
+        readme.fill("| a |\n| --- |\n| 1 |\n", r"\| a", [[2], [3]])
+
+
+def test_cells_are_replaced_and_kept():
+    text = "| a | b |\n| --- | --- |\n| x | 1 |\n| | 2 |\nafter\n"
+    filled = readme.fill(text, r"\| a", [[None, 3], [None, None]])
+    assert filled == text.replace("1", "3")
 
 
 def sections(text):

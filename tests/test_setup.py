@@ -1,5 +1,6 @@
 """The files that set a machine up agree with each other."""
 
+import json
 import os
 import re
 import subprocess
@@ -98,13 +99,22 @@ def test_make_installs_only_when_requirements_change(tmp_path):
     assert "-m venv --clear" in plan().stdout
 
 
-def test_the_readme_names_the_container():
-    for file in "README.md", "notebooks/06_serve_with_triton.ipynb":
-        assert versions.CONTAINER.where in (ROOT / file).read_text()
+def test_notebook_06_names_the_container():
+    text = (ROOT / "notebooks/06_serve_with_triton.ipynb").read_text()
+    assert versions.CONTAINER.where in text
 
 
-def test_the_version_contract_is_the_readmes_and_the_pins(client, server):
-    assert versions.table() in (ROOT / "README.md").read_text()
+def test_the_versions_in_the_readmes_are_the_pins(client, server):
+    models = json.loads((ROOT / "tests/kserve_models.json").read_text())["source"]
+    kserve = {"kserve": models.split("-")[1]}
+    for name in "README.md", "README.zh-CN.md":
+        found = re.findall(r"`([a-z-]+)` (\d[\d.]+\d)", (ROOT / name).read_text())
+        assert found
+        for package, version in found:
+            assert version in [x.get(package) for x in (client, server, kserve)]
+
+
+def test_the_version_contract_is_that_of_the_pins(client, server):
     major, minor, _ = versions.CONTAINER.triton.split(".")
     assert client["tritonclient"].startswith(f"{major}.{minor}.")
     gpu = pins((ROOT / "requirements-gpu.txt").read_text())

@@ -1,0 +1,60 @@
+"""The glossary and the words in bold, where the notebooks explain them, agree."""
+
+import re
+
+import nbformat
+
+from helpers import paths
+
+GLOSSARY = paths.ROOT / "docs" / "glossary.md"
+ROW = re.compile(
+    r"^\| ([^|]+) \| ([^|]+) \| \[(\d\d)\]\(\.\./notebooks/(.+?)\) \|$", re.M
+)
+# In bold for their weight.
+NO_TERMS = {
+    "You will",
+    "You need",
+    "one",
+    "all",
+    "business logic scripting",  # under BLS
+    "No container and no cluster ran here",
+}
+
+
+def bold():
+    """Words in bold, by the name of the notebook."""
+    found = {}
+    for path in sorted(paths.NOTEBOOKS.glob("[0-9]*.ipynb")):
+        cells = nbformat.read(path, as_version=4).cells
+        prose = "\n".join(x.source for x in cells if x.cell_type == "markdown")
+        words = re.findall(r"\*\*([^*]+)\*\*", prose)
+        found[path.name] = [x.casefold() for x in words if x not in NO_TERMS]
+    return found
+
+
+def test_every_term_is_explained_where_the_glossary_says():
+    explained = bold()
+    for term, _, number, name in ROW.findall(GLOSSARY.read_text()):
+        assert name.startswith(number)
+        assert any(term.casefold() in x for x in explained[name]), term
+
+
+def test_every_explained_word_is_in_the_glossary():
+    terms = [term.casefold() for term, *_ in ROW.findall(GLOSSARY.read_text())]
+    for name, words in bold().items():
+        for word in words:
+            assert any(term in word for term in terms), (name, word)
+
+
+def test_a_word_is_explained_once():
+    seen = {}
+    for name, words in bold().items():
+        for word in words:
+            assert word not in seen, f"{word}: in {seen.get(word)} and {name}"
+            seen[word] = name
+
+
+def test_the_terms_are_in_order():
+    terms = [term.casefold() for term, *_ in ROW.findall(GLOSSARY.read_text())]
+    assert len(terms) > 100
+    assert terms == sorted(set(terms))
