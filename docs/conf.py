@@ -4,13 +4,13 @@ import shutil
 from pathlib import Path
 
 project = "PyTorch to Triton"
-extensions = ["myst_nb", "sphinx_copybutton"]
+extensions = ["myst_nb", "sphinx.ext.githubpages", "sphinx_copybutton"]
 root_doc = "README"
 include_patterns = ["*.md", "docs/*.md", "notebooks/**.ipynb"]
 
 html_theme = "furo"
 html_title = project
-html_show_sphinx = False
+html_show_copyright = html_show_sphinx = False
 html_copy_source = False
 html_static_path = ["site.css"]
 html_css_files = ["site.css"]
