@@ -103,8 +103,7 @@ def test_a_cell_is_copied(page, site):
     assert copied.startswith("# copyable") and "def preprocess(" in copied
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark")])
 def test_no_page_is_wider_than_the_window(page, site, scheme, width):
     page.set_viewport_size({"width": width, "height": 900})
     page.emulate_media(color_scheme=scheme)

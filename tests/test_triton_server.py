@@ -161,7 +161,7 @@ def test_twenty_starts_and_stops_leave_nothing(make_repository):
             assert np.array_equal(double(server, x), 2 * x)
         return shm_prefix(server)
 
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(10) as pool:
         prefixes = list(pool.map(cycle, range(20)))
     assert triton_processes() == before
     assert not any(map(shared_memory, prefixes))
