@@ -74,6 +74,18 @@ def duration(seconds):
     return f"{-(-seconds // 30) / 2:g} minutes"
 
 
+def replace(pattern, by, text):
+    """``re.sub`` for what stands in a text exactly once.
+
+    Raises:
+        ValueError: it does not.
+    """
+    text, found = re.subn(pattern, by, text)
+    if found != 1:
+        raise ValueError(f"found {pattern!r} {found} times; expected it once")
+    return text
+
+
 def fill(text, header, rows):
     """One table of a Markdown text, with the cells of each row that are not None.
 
@@ -127,11 +139,10 @@ def readme(text):
         ],
     )
     minutes = round(sum(run["seconds"] for run in stored) / 60)
-    text = re.sub(
-        r"(takes about |需要约 )\d+( minutes| 分钟)", rf"\g<1>{minutes}\2", text
-    )
+    pattern = r"(itself takes about |大约需要 )\d+( minutes| 分钟)"
+    text = replace(pattern, rf"\g<1>{minutes}\2", text)
     (processor,) = {run["processor"] for run in stored}
-    return re.sub(r"`[^`]+ GB of memory`", f"`{processor}`", text)
+    return replace(r"`[^`]+ GB of memory`", f"`{processor}`", text)
 
 
 def lesson(path):
@@ -142,11 +153,8 @@ def lesson(path):
         f"{duration(runs()[path.stem]['seconds'])} to run"
     )
     first = notebook.cells[0]
-    first.source, found = re.subn(
-        r"\d+ minutes to read, [\d.]+ \w+ to run", times, first.source
-    )
-    if found != 1:
-        raise ValueError(f"{path} says {found} times how long it takes; expected once")
+    pattern = r"\d+ minutes to read, [\d.]+ \w+ to run"
+    first.source = replace(pattern, times, first.source)
     return notebook
 
 

@@ -41,6 +41,11 @@ def test_the_picture_is_that_of_notebook_07():
     assert picture == b64decode(stored[-1])
 
 
+def test_a_time_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match="0 times; expected it once"):
+        readme.replace("a few", "7", "some minutes")
+
+
 def test_a_table_that_is_not_there_is_named():
     with pytest.raises(ValueError, match="0 tables begin with x"):
         readme.fill("| a | b |\n| --- | --- |\n| 1 | 2 |\n", "x", [[None, 3]])
