@@ -30,7 +30,7 @@ setup: .venv/ready
 
 .venv/ready: requirements.txt
 	@$(PYTHON) -c "import sys; v = sys.version.split()[0]; (3, 11) <= sys.version_info < (3, 13) or sys.exit(f'found Python {v}: Python 3.11 or 3.12 is needed; try: make PYTHON=python3.12 ...')"
-	@echo 'Installing into .venv: 6 GB, some minutes the first time'
+	@echo 'Installing into .venv: 7 GB, some minutes the first time'
 	$(PYTHON) -m venv --clear .venv
 	.venv/bin/pip install --quiet --requirement requirements.txt
 	.venv/bin/pip install --quiet --no-deps --no-build-isolation --editable .
