@@ -52,7 +52,7 @@ def add_contents(app, docname, source):
 
 def add_index(app, exception):
     """The first page under the name that a web server looks for."""
-    if exception is None:
+    if exception is None and app.builder.format == "html":
         folder = Path(app.outdir)
         shutil.copy(folder / "README.html", folder / "index.html")
 

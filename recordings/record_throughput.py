@@ -226,12 +226,12 @@ def environment():
     return found | {"CPU cores": len(os.sched_getaffinity(0))}
 
 
-def steps(folder, rounds):
+def steps(folder):
     """From the shipped config to what the GPU can do, one change at a time."""
     content = {"environment": environment(), "images/s": {}, "nothing": {}}
     with start(folder) as server:
         content["parity"] = check(server, folder)
-        for _ in range(rounds):
+        for _ in range(ROUNDS):
             for way, (name, options) in WAYS.items():
                 nothing = "nothing_pixels" if "pixels" in name else "nothing_floats"
                 for kind, model in ("images/s", name), ("nothing", nothing):
@@ -346,15 +346,11 @@ def encoded(data):
     return base64.b64encode(len(data).to_bytes(4, "little") + data).decode()
 
 
+STEPS = {"build": build, "steps": steps, "curves": curves, "files": files}
+
 if __name__ == "__main__":
     options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    options.add_argument("step", choices=["build", "steps", "curves", "files"])
+    options.add_argument("step", choices=STEPS)
     options.add_argument("folder", type=Path)
-    options.add_argument("--rounds", type=int, default=ROUNDS, help="of steps")
     arguments = options.parse_args()
-    if arguments.step == "steps":
-        steps(arguments.folder, arguments.rounds)
-    else:
-        {"build": build, "curves": curves, "files": files}[arguments.step](
-            arguments.folder
-        )
+    STEPS[arguments.step](arguments.folder)

@@ -401,19 +401,14 @@ def test_triton_reads_the_models_from_object_storage(
     command = triton_server._command(address + storage.release, ports, name)
     # The real image serves all models; the embedded server has no TensorRT for two.
     command += ["--model-control-mode=explicit", "--load-model=classifier_onnx"]
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, str(triton_server.SUPERVISOR), name, *command],
-            env={**os.environ, **variables},
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
+    log = tmp_path / "log"
+    environment = {**os.environ, **variables}
+    process = triton_server.supervise(name, command, log, environment)
     try:
         deadline = time.monotonic() + 60
         while not triton_server._is_ready(f"127.0.0.1:{ports[0]}"):
-            assert process.poll() is None, (tmp_path / "log").read_text()[-2000:]
-            assert time.monotonic() < deadline, (tmp_path / "log").read_text()[-2000:]
+            assert process.poll() is None, log.read_text()[-2000:]
+            assert time.monotonic() < deadline, log.read_text()[-2000:]
             time.sleep(0.1)
         with grpcclient.InferenceServerClient(f"127.0.0.1:{ports[1]}") as client:
             reference = np.load(artifacts / "reference.npz")["input"][:1]
