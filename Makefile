@@ -17,7 +17,7 @@ benchmark: setup ## measure ResNet-50 on this machine, with repeats; some minute
 lab: setup      ## open the notebooks in JupyterLab
 	.venv/bin/jupyter lab notebooks
 
-site: setup     ## build the series as web pages, to read without JupyterLab
+site: .venv/ready ## build the series as web pages, to read without JupyterLab
 	.venv/bin/sphinx-build --fail-on-warning --keep-going --quiet -c docs . artifacts/site
 	@echo 'Open artifacts/site/index.html'
 

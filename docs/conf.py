@@ -7,6 +7,7 @@ project = "PyTorch to Triton"
 extensions = ["myst_nb", "sphinx.ext.githubpages", "sphinx_copybutton"]
 root_doc = "README"
 include_patterns = ["*.md", "docs/*.md", "notebooks/**.ipynb"]
+exclude_patterns = [".venv*", "artifacts"]
 
 html_theme = "furo"
 html_title = project

@@ -90,7 +90,7 @@ def fill(text, header, rows):
     """One table of a Markdown text, with the cells of each row that are not None.
 
     Raises:
-        ValueError: there is not one such table, or it has other rows.
+        ValueError: there is not one such table, or it has other rows or columns.
     """
     found = list(re.finditer(rf"^{header}.*\n\|[-| ]+\|\n((?:\|.*\n)+)", text, re.M))
     if len(found) != 1:
@@ -102,9 +102,11 @@ def fill(text, header, rows):
         )
     table = ""
     for line, new in zip(lines, rows):
-        cells = line.strip("|").split("|")
-        kept = (old.strip() if x is None else str(x) for old, x in zip(cells, new))
-        table += f"| {' | '.join(kept)} |\n".replace("|  |", "| |")
+        old = line.removeprefix("|").removesuffix("|").split("|")
+        if len(old) != len(new):
+            raise ValueError(f"{line} has {len(old)} cells; expected {len(new)}")
+        cells = [y.strip() if x is None else x for x, y in zip(new, old)]
+        table += "|" + "|".join(f" {x} " if x else " " for x in cells) + "|\n"
     return text[: found[0].start(1)] + table + text[found[0].end(1) :]
 
 
@@ -141,8 +143,8 @@ def readme(text):
     minutes = round(sum(run["seconds"] for run in stored) / 60)
     pattern = r"(itself takes about |大约需要 )\d+( minutes| 分钟)"
     text = replace(pattern, rf"\g<1>{minutes}\2", text)
-    (processor,) = {run["processor"] for run in stored}
-    return replace(r"`[^`]+ GB of memory`", f"`{processor}`", text)
+    machines = "; ".join(sorted({run["processor"] for run in stored}))
+    return replace(r"`[^`]+ GB of memory`", f"`{machines}`", text)
 
 
 def lesson(path):

@@ -127,15 +127,17 @@ def test_nothing_is_wider_than_the_window(page, theme, width):
     page.set_viewport_size({"width": width, "height": 1000})
     command(page, "apputils:change-theme", theme=f"JupyterLab {theme}")
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    for i, figure in enumerate(page.locator(".jp-OutputArea-output img").all()):
+    figures = page.locator(".jp-OutputArea-output img").all()
+    assert figures
+    for i, figure in enumerate(figures):
         figure.scroll_into_view_if_needed()
         page.screenshot(path=SCREENSHOTS / f"{LESSON[:2]}_{theme}_{width}_{i}.png")
-    wide = page.evaluate(
-        """() => [...document.querySelectorAll(
-            '.jp-Notebook .jp-OutputArea-output, .jp-Notebook .jp-RenderedMarkdown')]
-            .filter(x => x.scrollWidth > x.clientWidth + 1)
-            .map(x => x.innerText.slice(0, 80))"""
-    )
-    assert not wide
+    for kind in ".jp-OutputArea-output", ".jp-RenderedMarkdown":
+        found = page.evaluate(
+            """kind => [...document.querySelectorAll(`.jp-Notebook ${kind}`)]
+                .map(x => [x.scrollWidth - x.clientWidth, x.innerText.slice(0, 80)])""",
+            kind,
+        )
+        assert found and not [text for wide, text in found if wide > 1]
     notebook = page.locator(".jp-WindowedPanel-outer").first
     assert notebook.evaluate("x => x.scrollWidth <= x.clientWidth + 1")

@@ -260,7 +260,7 @@ def test_names_the_bad_picture_of_a_batch(client):
     )
 
 
-def test_a_thousand_requests_with_hostile_ones_among_them(client, serving):
+def test_many_requests_with_hostile_ones_among_them(client, serving):
     good = [saved(photo(200 + 8 * i, 150), "JPEG") for i in range(8)]
     bad = list(hostile().values())
     expected = [client.infer("classify", encoded(x)).as_numpy("logits") for x in good]
@@ -279,8 +279,8 @@ def test_a_thousand_requests_with_hostile_ones_among_them(client, serving):
             assert all(pool.map(one, range(count)))
             memory.append(resident())
     assert set(triton_processes()) == before
-    # A leak grows in each round; an allocator also for the first batch of a size.
-    assert min(np.diff(memory)) < 10e6
+    # An allocator grows once, for the first batch of a size; a leak in each round.
+    assert np.median(np.diff(memory)) < 400 * 50e3  # bytes a request
 
 
 def resident():

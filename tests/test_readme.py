@@ -16,7 +16,8 @@ ENGLISH, CHINESE = (path.read_text() for path in readme.READMES)
 def test_the_numbers_of_a_readme_hold(path):
     text = path.read_text()
     assert readme.readme(text) == text, f"{path.name} {STALE}"
-    assert versions.CONTAINER.where in text
+    images = re.findall(r"nvcr\.io/[^\s`]+", text)
+    assert images == [versions.CONTAINER.where] * 2
 
 
 @pytest.mark.parametrize("path", readme.notebooks(), ids=lambda path: path.stem)
@@ -56,9 +57,14 @@ def test_a_table_of_other_rows_is_named():
         readme.fill("| a |\n| --- |\n| 1 |\n", r"\| a", [[2], [3]])
 
 
+def test_a_table_of_other_columns_is_refused():
+    with pytest.raises(ValueError, match="2 cells; expected 1"):
+        readme.fill("| a | b |\n| --- | --- |\n| 1 | 2 |\n", r"\| a", [[3]])
+
+
 def test_cells_are_replaced_and_kept():
-    text = "| a | b |\n| --- | --- |\n| x | 1 |\n| | 2 |\nafter\n"
-    filled = readme.fill(text, r"\| a", [[None, 3], [None, None]])
+    text = "| a | b | c |\n| --- | --- | --- |\n| x | 1 | |\n| | | 2 |\nafter\n"
+    filled = readme.fill(text, r"\| a", [[None, 3, None], [None] * 3])
     assert filled == text.replace("1", "3")
 
 
