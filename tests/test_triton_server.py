@@ -384,6 +384,9 @@ for option in sys.argv[2:end]:
         address, outside, inside = value.split(":")
         kind = ["http", "grpc", "metrics"][int(inside) - 8000]
         arguments += [f"--{{kind}}-address={{address}}", f"--{{kind}}-port={{outside}}"]
+    if name == "--name":  # a container has shared memory of its own
+        prefix = f"--backend-config=onnxruntime,shm-region-prefix-name={{value}}"
+        arguments.append(prefix)
 os.execv("{server}", ["{server}", *arguments])
 """
 
