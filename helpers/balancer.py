@@ -21,7 +21,7 @@ from pathlib import Path
 
 from helpers import machine, paths, triton_server, versions
 
-RECORDING = paths.ROOT / "recordings" / "two_cores" / "scale_out.json"
+RECORDING = paths.TWO_CORES / "scale_out.json"
 LIVE = paths.ARTIFACTS / "scale_out.json"  # copied to RECORDING by hand
 INSTALL = (
     "HAProxy is not installed: apt install haproxy (or dnf, brew), or name the program "

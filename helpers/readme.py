@@ -14,8 +14,7 @@ import nbformat
 from helpers import benchmark, machine, paths, versions
 
 READMES = [paths.ROOT / "README.md", paths.ROOT / "README.zh-CN.md"]
-RECORDINGS = paths.RECORDINGS.parent / "two_cores"
-RUNS = RECORDINGS / "series.json"
+RUNS = paths.TWO_CORES / "series.json"
 
 # Silent reading of English non-fiction: Brysbaert 2019, doi 10.1016/j.jml.2019.104047.
 WORDS_PER_MINUTE = 238
@@ -112,26 +111,27 @@ def fill(text, header, rows):
 
 def readme(text):
     """A README, in either language, with the numbers that hold now."""
-    lessons = [nbformat.read(path, as_version=4) for path in notebooks()]
-    stored = [runs()[path.stem] for path in notebooks()]
+    lessons = {x.stem: nbformat.read(x, as_version=4) for x in paths.lessons()}
+    every = runs()
+    stored = [every[name] for name in lessons]
     text = fill(
         text,
         r"\| \| notebook",
         [
             [None, None, None, minutes_to_read(x), f"{run['seconds']:.0f}", None]
-            for x, run in zip(lessons, stored)
+            for x, run in zip(lessons.values(), stored)
         ],
     )
-    columns = "where", "triton", "tensorrt", "onnxruntime", "ir_version", "opset"
+    columns = "triton", "tensorrt", "onnxruntime", "ir_version", "opset"
     text = fill(
         text,
         r"\| \| [^|]+ \| Triton",
         [
-            [None, f"`{x.where}`", *(getattr(x, y) or "—" for y in columns[1:])]
+            [None, f"`{x.where}`", *(getattr(x, y) or "—" for y in columns)]
             for x in versions.SERVERS.values()
         ],
     )
-    measured = json.loads((RECORDINGS / "benchmark.json").read_text())
+    measured = json.loads((paths.TWO_CORES / "benchmark.json").read_text())
     text = fill(
         text,
         r"\| .*ResNet-50.*\|.*\|.*\|",
@@ -160,12 +160,8 @@ def lesson(path):
     return notebook
 
 
-def notebooks():
-    return sorted(paths.NOTEBOOKS.glob("[0-9]*.ipynb"))
-
-
 def main():
-    for path in notebooks():
+    for path in paths.lessons():
         nbformat.write(lesson(path), path)
     for path in READMES:
         path.write_text(readme(path.read_text()))

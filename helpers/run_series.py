@@ -25,6 +25,7 @@ from nbconvert import HTMLExporter
 from helpers import paths, readme
 
 EXECUTED = paths.ARTIFACTS / "executed"
+PICTURE = paths.ROOT / "docs" / "predictions.png"
 CELL_TIMEOUT = 300  # seconds
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>PyTorch to Triton</title>
@@ -50,9 +51,7 @@ def lessons(numbers=()):
     Raises:
         FileNotFoundError: there is no notebook with such a number.
     """
-    every = {
-        path.stem[:2]: path for path in sorted(paths.NOTEBOOKS.glob("[0-9]*.ipynb"))
-    }
+    every = {path.stem[:2]: path for path in paths.lessons()}
     if unknown := set(numbers) - set(every):
         raise FileNotFoundError(
             f"no notebook {', '.join(sorted(unknown))}; there are {', '.join(every)}"
@@ -125,16 +124,15 @@ def write_html(notebook, name):
     (EXECUTED / f"{name}.html").write_text(page)
 
 
-def write_picture(notebook, path):
-    """Write the notebook's last figure, the one that the README shows."""
+def last_figure(notebook):
+    """PNG file of the notebook's last figure; that of 07 is the README's picture."""
     figures = [
         output.data["image/png"]
         for cell in notebook.cells
         for output in cell.get("outputs", ())
         if "image/png" in output.get("data", ())
     ]
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(b64decode(figures[-1]))
+    return b64decode(figures[-1])
 
 
 def main():
@@ -165,7 +163,7 @@ def main():
             for solution in path.parent.glob(f"solutions/{path.stem[:2]}_*.ipynb"):
                 nbformat.write(execute(solution), solution)
             if path.stem == "07_classify_from_a_client":
-                write_picture(notebook, paths.ROOT / "docs" / "predictions.png")
+                PICTURE.write_bytes(last_figure(notebook))
         else:
             write_html(notebook, path.stem)
             items.append(

@@ -29,7 +29,7 @@ def same(word, term):
 def bold():
     """Words in bold, by the name of the notebook."""
     found = {}
-    for path in sorted(paths.NOTEBOOKS.glob("[0-9]*.ipynb")):
+    for path in paths.lessons():
         cells = nbformat.read(path, as_version=4).cells
         prose = "\n".join(x.source for x in cells if x.cell_type == "markdown")
         words = re.findall(r"\*\*([^*]+)\*\*", prose)

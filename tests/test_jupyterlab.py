@@ -79,8 +79,12 @@ def wait_for(url, log):
 
 def command(page, name, **arguments):
     """Carry out a command of a menu, and wait for its end."""
-    call = "([name, arguments]) => window.jupyterapp.commands.execute(name, arguments)"
-    return page.evaluate(f"async x => void (await ({call})(x))", [name, arguments])
+    page.evaluate(
+        """async ([name, arguments]) => {
+            await window.jupyterapp.commands.execute(name, arguments)
+        }""",
+        [name, arguments],
+    )
 
 
 @pytest.fixture(scope="module")

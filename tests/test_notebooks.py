@@ -12,7 +12,7 @@ import pytest
 from conftest import taught
 from helpers import images, paths
 
-NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("[0-9]*.ipynb"))
+NOTEBOOKS = paths.lessons()
 TAG = re.compile(r"copyable|raises-exception|nbval-ignore-output|timeout=\d+")
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 ANCHOR = re.compile(r"\]\(#([^)]+)\)")

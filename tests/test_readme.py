@@ -1,12 +1,11 @@
 """The READMEs say what holds now, and the same, as far as a program can tell."""
 
 import re
-from base64 import b64decode
 
 import nbformat
 import pytest
 
-from helpers import paths, readme, versions
+from helpers import paths, readme, run_series, versions
 
 STALE = "is not what `python -m helpers.readme` writes"
 ENGLISH, CHINESE = (path.read_text() for path in readme.READMES)
@@ -20,7 +19,7 @@ def test_the_numbers_of_a_readme_hold(path):
     assert images == [versions.CONTAINER.where] * 2
 
 
-@pytest.mark.parametrize("path", readme.notebooks(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", paths.lessons(), ids=lambda path: path.stem)
 def test_the_times_of_a_notebook_hold(path):
     notebook = nbformat.read(path, as_version=4)
     assert readme.lesson(path).cells[0].source == notebook.cells[0].source, STALE
@@ -32,14 +31,8 @@ def test_the_times_of_a_notebook_hold(path):
 
 def test_the_picture_is_that_of_notebook_07():
     path = paths.NOTEBOOKS / "07_classify_from_a_client.ipynb"
-    stored = [
-        output.data["image/png"]
-        for cell in nbformat.read(path, as_version=4).cells
-        for output in cell.get("outputs", ())
-        if "image/png" in output.get("data", ())
-    ]
-    picture = (paths.ROOT / "docs" / "predictions.png").read_bytes()
-    assert picture == b64decode(stored[-1])
+    notebook = nbformat.read(path, as_version=4)
+    assert run_series.PICTURE.read_bytes() == run_series.last_figure(notebook)
 
 
 def test_a_time_that_is_not_there_is_named():

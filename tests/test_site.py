@@ -10,7 +10,7 @@ from bs4 import BeautifulSoup
 
 from helpers import paths
 
-LESSONS = sorted(path.stem for path in paths.NOTEBOOKS.glob("[0-9]*.ipynb"))
+LESSONS = [path.stem for path in paths.lessons()]
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +65,9 @@ def test_links_lead_somewhere(pages, site):
                 assert link.name == "a" or target.startswith("data:"), (path, target)
                 continue
             name, _, anchor = target.partition("#")
-            to = (path.parent / unquote(name).partition("?")[0]).resolve()
-            to = path if not name else to
+            to = path
+            if name:
+                to = (path.parent / unquote(name).partition("?")[0]).resolve()
             assert to.exists(), (path, target)
             if anchor and to in ids:
                 assert unquote(anchor) in ids[to], (path, target)
