@@ -5,14 +5,14 @@ help:           ## explain these targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
 
 run: setup      ## run the whole series; ends in predictions on pictures
-	.venv/bin/python -m helpers.run_series
+	.venv/bin/python -m tools.run_series
 
 test: setup     ## run every notebook against its stored outputs, and the tests
 	.venv/bin/pytest --nbval notebooks tests
 
 benchmark: setup ## measure ResNet-50 on this machine, with repeats; some minutes
-	.venv/bin/python -m helpers.run_series 01 05
-	.venv/bin/python -m helpers.benchmark
+	.venv/bin/python -m tools.run_series 01 05
+	.venv/bin/python -m tools.benchmark
 
 lab: setup      ## open the notebooks in JupyterLab
 	.venv/bin/jupyter lab notebooks
@@ -26,7 +26,7 @@ clean:          ## remove what was installed and what the notebooks wrote
 	rm -f model_repository/*/[0-9]*/model.onnx model_repository/*/[0-9]*/model.plan
 
 setup: .venv/ready
-	@.venv/bin/python -c "from helpers import triton_server; triton_server.install()"
+	@.venv/bin/python -c "import embedded_triton; embedded_triton.install()"
 
 .venv/ready: requirements.txt
 	@$(PYTHON) -c "import sys; v = sys.version.split()[0]; (3, 11) <= sys.version_info < (3, 13) or sys.exit(f'found Python {v}: Python 3.11 or 3.12 is needed; try: make PYTHON=python3.12 ...')"

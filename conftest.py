@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from nbval.plugin import IPyNbCell, IPyNbFile
 
-from helpers.run_series import answer_as_stored
+from tools.run_series import answer_as_stored
 
-SANITIZE = Path(__file__).parent / "tests" / "nbval_sanitize.cfg"
+SANITIZE = Path(__file__).parent / "tests" / "data" / "nbval_sanitize.cfg"
 RAISED = pytest.StashKey[str]()
 
 

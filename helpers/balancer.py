@@ -19,7 +19,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from helpers import machine, paths, triton_server, versions
+from embedded_triton import versions
+from embedded_triton.supervisor import start_supervised
+from helpers import machine, paths
 
 RECORDING = paths.TWO_CORES / "scale_out.json"
 LIVE = paths.ARTIFACTS / "scale_out.json"  # copied to RECORDING by hand
@@ -168,7 +170,7 @@ def start(config, timeout=10, **variables):
         text = "\n".join(said or [checked.stderr]).replace(str(file), file.name)
         raise BalancerError(f"HAProxy refuses the configuration:\n{text}")
     command = [program(), "-db", "-f", str(file)]  # -db: in the foreground
-    balancer._supervisor = triton_server.supervise(
+    balancer._supervisor = start_supervised(
         f"{folder.name}-", command, log, environment
     )
     try:
@@ -196,17 +198,22 @@ def _wait_until_up(balancer, deadline):
 # -------------------------------------------------------------------- recordings
 
 
-def measured(function):
-    """Call a function where HAProxy is installed; else read what it once returned.
+def measure_or_read(name, measure):
+    """Measure where HAProxy is installed; else read what was measured elsewhere.
 
-    A decorator: the function's name becomes its result, a JSON value. Live results are
-    gathered in ``artifacts/scale_out.json``; the recording is a copy of that file from
-    a whole run of the notebook.
+    Live results are gathered in ``artifacts/scale_out.json``; the recording is a copy
+    of that file from a whole run of the notebook.
+
+    Args:
+        name: of the measurement, in that file.
+        measure: a function without arguments that returns a JSON value.
+
+    Returns:
+        What the function returns now, or what it returned when it was recorded.
 
     Raises:
         BalancerError: HAProxy is not installed, and nothing of that name is recorded.
     """
-    name = function.__name__
     if not available():
         recorded = json.loads(RECORDING.read_text())
         if name not in recorded:
@@ -218,7 +225,7 @@ def measured(function):
         "HAProxy": haproxy_version(),
         "Triton": versions.EMBEDDED.triton,
     }
-    results[name] = function()
+    results[name] = measure()
     LIVE.write_text(json.dumps(results) + "\n")
     return json.loads(json.dumps(results[name]))
 

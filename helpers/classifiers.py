@@ -244,12 +244,12 @@ def choose():
     return efficientnet_lite0()
 
 
-def save(classifier, path):
+def write_description(classifier, path):
     """Write what a client has to know as JSON."""
     Path(path).write_text(json.dumps(asdict(classifier), indent=2) + "\n")
 
 
-def load():
+def read_description():
     """What notebook 01 wrote about the classifier of this run.
 
     Raises:

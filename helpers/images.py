@@ -1,4 +1,4 @@
-"""Sample images, loading, and the one preprocessing function, taught in notebook 01."""
+"""Sample images, reading, and the one preprocessing function, taught in notebook 01."""
 
 import http.client
 import urllib.request
@@ -44,7 +44,7 @@ def _fetch(url):
         ) from None
 
 
-def load(source):
+def read(source):
     """Read an image.
 
     Args:
@@ -109,4 +109,4 @@ def sample_batch(preprocessing, names=tuple(SAMPLES)):
     Returns:
         (len(names), 3, crop, crop) float32.
     """
-    return np.stack([preprocess(load(sample(x)), **preprocessing) for x in names])
+    return np.stack([preprocess(read(sample(x)), **preprocessing) for x in names])

@@ -1,6 +1,5 @@
 """What this machine has, and what that lets the reader do."""
 
-import ctypes
 import importlib
 import os
 import platform
@@ -11,22 +10,10 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from helpers import classifiers, paths, versions
-
-
-def gpu_count():
-    """How many GPUs the NVIDIA driver shows; 0 without a driver.
-
-    Needs neither torch nor TensorRT, and is safe on a machine without a driver.
-    """
-    try:
-        cuda = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)):
-        return 0
-    return count.value
+import embedded_triton.paths
+from embedded_triton import versions
+from helpers import classifiers
+from repository_check import gpu_count
 
 
 def import_tensorrt():
@@ -116,7 +103,9 @@ def _docker():
 
 def _embedded_triton():
     found = list(
-        paths.TRITON_ENVIRONMENT.glob("lib/*/site-packages/nvidia_pytriton-*.dist-info")
+        embedded_triton.paths.ENVIRONMENT.glob(
+            "lib/*/site-packages/nvidia_pytriton-*.dist-info"
+        )
     )
     return f"{versions.EMBEDDED.triton}, from {found[0].stem}" if found else None
 

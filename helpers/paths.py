@@ -1,15 +1,13 @@
 """Where everything is."""
 
-from pathlib import Path
+from embedded_triton.paths import LOGS, MODEL_REPOSITORY, ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
+__all__ = ["LOGS", "MODEL_REPOSITORY", "ROOT"]
+
 NOTEBOOKS = ROOT / "notebooks"
-MODEL_REPOSITORY = ROOT / "model_repository"
 RECORDINGS = ROOT / "recordings" / "h200_tensorrt_8.6"
 TWO_CORES = ROOT / "recordings" / "two_cores"
 ARTIFACTS = ROOT / "artifacts"
-LOGS = ARTIFACTS / "logs"
-TRITON_ENVIRONMENT = ROOT / ".venv-triton"
 
 # What one notebook leaves for the next.
 MADE_BY = {
@@ -28,11 +26,6 @@ MADE_BY = {
     "classifier_fp16.plan": "03_build_tensorrt_engine",
     "predictions.csv": "07_classify_from_a_client",
 }
-
-
-def lessons():
-    """Paths of the notebooks, in their order."""
-    return sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
 
 
 def artifact(name):

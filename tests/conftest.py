@@ -11,7 +11,8 @@ import psutil
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from helpers import paths, triton_server
+import embedded_triton
+from helpers import paths
 
 
 def triton_processes():
@@ -19,7 +20,7 @@ def triton_processes():
     found = []
     for process in psutil.process_iter(["pid", "exe", "cmdline"]):
         text = " ".join([process.info["exe"] or "", *(process.info["cmdline"] or ())])
-        if str(paths.TRITON_ENVIRONMENT) in text:
+        if str(embedded_triton.paths.ENVIRONMENT) in text:
             found.append((process.info["pid"], text[:120]))
     return found
 
@@ -38,7 +39,7 @@ def artifacts():
     needed = ["resnet50.onnx", "classifier.onnx", "reference.npz", "classifier.json"]
     models = [paths.MODEL_REPOSITORY / "classifier_onnx/1/model.onnx"]
     if not all(x.exists() for x in [*map(paths.ARTIFACTS.joinpath, needed), *models]):
-        series = [sys.executable, "-m", "helpers.run_series", "01", "05"]
+        series = [sys.executable, "-m", "tools.run_series", "01", "05"]
         subprocess.run(series, check=True, cwd=paths.ROOT)
     return paths.ARTIFACTS
 
@@ -46,7 +47,7 @@ def artifacts():
 @pytest.fixture(scope="session")
 def server(artifacts):
     """A server with the classifier."""
-    with triton_server.start(models=["classifier_onnx"]) as server:
+    with embedded_triton.start(models=["classifier_onnx"]) as server:
         yield server
 
 

@@ -1,0 +1,160 @@
+"""Install the embedded server into an environment of its own."""
+
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from embedded_triton import paths
+from embedded_triton.errors import TritonServerError
+
+# What lies in the folder of each: its model.py, and what that imports.
+BACKENDS_IN_PYTHON = {
+    "onnxruntime": ("batching.py",),
+    "tensorrt": ("batching.py", "engine.py"),
+}
+START_SCRIPT = """\
+#!/bin/sh
+# The embedded Triton. Its Python backend starts the first python3 on PATH.
+home=$(cd "$(dirname "$0")/.." && pwd)
+site=$(echo "$home"/lib/python3.*/site-packages)
+export PATH="$home/bin:$PATH"
+libraries="$home/lib:$site/nvidia_pytriton.libs"
+export LD_LIBRARY_PATH="$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+server="$site/pytriton/tritonserver"
+exec "$server/bin/tritonserver" --backend-directory="$home/backends" \\
+    --cache-directory="$server/caches" "$@"
+"""
+
+
+def find_libpython():
+    """Path of ``libpython3.X.so``, which Triton's Python stub is linked against.
+
+    Raises:
+        TritonServerError: this Python has none.
+    """
+    version = f"3.{sys.version_info.minor}"
+    folders = (
+        sysconfig.get_config_var("LIBDIR"),
+        f"{sys.base_prefix}/lib",
+        f"/usr/lib/{sysconfig.get_config_var('MULTIARCH')}",
+    )
+    for folder in folders:
+        library = Path(folder, f"libpython{version}.so.1.0")
+        if library.exists():
+            return library
+    raise TritonServerError(
+        f"{sys.executable} has no libpython{version}.so.1.0, which the embedded Triton "
+        f"needs. On Debian or Ubuntu: apt install libpython{version}. With pyenv: "
+        "PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install ... "
+        "The Pythons of conda and uv have it."
+    )
+
+
+def refresh():
+    """Bring the start script and the stand-ins up to date; Triton refuses links."""
+    files = {paths.TRITONSERVER: START_SCRIPT}
+    for name, imports in BACKENDS_IN_PYTHON.items():
+        folder = paths.ENVIRONMENT / "backends" / name
+        for source in (
+            paths.BACKENDS / name / "model.py",
+            *map(paths.BACKENDS.joinpath, imports),
+        ):
+            files[folder / source.name] = source.read_text()
+    for file, text in files.items():
+        if not file.exists() or file.read_text() != text:
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(text)
+    paths.TRITONSERVER.chmod(0o755)
+
+
+def _add_python_backend(home):
+    """Put Triton's Python backend together with the stub of this Python."""
+    (site,) = home.glob("lib/python3.*/site-packages")
+    server = site / "pytriton" / "tritonserver"
+    stubs = server / "python_backend_stubs" / f"3.{sys.version_info.minor}"
+    python_backend = home / "backends" / "python"
+    python_backend.mkdir(parents=True)
+    for part in (*(server / "backends" / "python").glob("*.*"), *stubs.iterdir()):
+        shutil.copy(part, python_backend)
+
+
+def _add_libraries_of_perf_analyzer(home):
+    """Link two libraries of the server under the names that perf_analyzer asks for."""
+    (libraries,) = home.glob("lib/python3.*/site-packages/nvidia_pytriton.libs")
+    for name, pattern in (
+        ("libb64.so.0d", "libb64-*.so*"),
+        ("libcudart.so.12", "libcudart-*.so.12*"),
+    ):
+        for library in libraries.glob(pattern):
+            (home / "lib" / name).symlink_to(library)
+
+
+def install():
+    """Make ``.venv-triton``: the server, the stand-in backends, and a start script.
+
+    Does nothing where it is there already and ``requirements-server.txt`` has not
+    changed since. An interrupted installation starts from nothing the next time.
+
+    Returns:
+        The path of the start script, ``.venv-triton/bin/tritonserver``.
+
+    Raises:
+        TritonServerError: this Python is none that the server can use, or pip failed.
+    """
+    home = paths.ENVIRONMENT
+    installed = home / paths.REQUIREMENTS.name
+    if (
+        installed.exists()
+        and installed.read_text() == paths.REQUIREMENTS.read_text()
+        and (home / "bin" / "python3").exists()  # not so when its Python was removed
+    ):
+        refresh()
+        return paths.TRITONSERVER
+    if sys.version_info[:2] not in ((3, 11), (3, 12)):
+        raise TritonServerError(
+            f"found Python {sys.version.split()[0]}; the embedded Triton needs numpy<2 "
+            "and with it Python 3.11 or 3.12"
+        )
+    libpython = find_libpython()
+    print(f"Installing the server into {home.name}: a minute or two", file=sys.stderr)
+    shutil.rmtree(home, ignore_errors=True)
+    python = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
+    for command in (
+        [python, "-m", "venv", home],
+        [
+            home / "bin" / "pip",
+            "install",
+            "--quiet",
+            "--requirement",
+            paths.REQUIREMENTS,
+        ],
+    ):
+        result = subprocess.run(command, capture_output=True, text=True)
+        if result.returncode:
+            text = result.stdout + result.stderr
+            raise TritonServerError(f"{' '.join(map(str, command))} failed:\n{text}")
+
+    _add_python_backend(home)
+    (home / "lib" / libpython.name).symlink_to(libpython)
+    _add_libraries_of_perf_analyzer(home)
+    refresh()
+    shutil.copy(paths.REQUIREMENTS, installed)  # last: this file says that all is there
+    return paths.TRITONSERVER
+
+
+def check_installation():
+    if not paths.TRITONSERVER.exists():
+        raise TritonServerError(
+            f"{paths.TRITONSERVER} is missing: run "
+            "notebooks/00_check_your_machine.ipynb"
+        )
+    numpy = list(paths.ENVIRONMENT.glob("lib/*/site-packages/numpy-*.dist-info"))
+    if not any(path.name.startswith("numpy-1.") for path in numpy):
+        found = ", ".join(path.stem for path in numpy) or "no numpy"
+        raise TritonServerError(
+            f"{paths.ENVIRONMENT} holds {found}; Triton 2.51's Python backend "
+            "answers with empty outputs or dies with anything but numpy 1. Cure: "
+            f"{paths.ENVIRONMENT}/bin/pip install 'numpy<2'"
+        )

@@ -1,0 +1,5 @@
+import sys
+
+from repository_check import main
+
+sys.exit(main())

@@ -1,0 +1,196 @@
+"""Every notebook was run once, top to bottom, and keeps the house style."""
+
+import re
+import shutil
+import subprocess
+import sys
+
+import nbformat
+import numpy as np
+import pytest
+
+import embedded_triton
+from conftest import taught
+from helpers import images, paths
+from tools.lessons import lesson_paths
+
+NOTEBOOKS = lesson_paths()
+TAG = re.compile(r"copyable|raises-exception|nbval-ignore-output|timeout=\d+")
+LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
+ANCHOR = re.compile(r"\]\(#([^)]+)\)")
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def path(request):
+    return request.param
+
+
+@pytest.fixture
+def notebook(path):
+    return nbformat.read(path, as_version=4)
+
+
+@pytest.fixture
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+@pytest.fixture
+def prose(notebook):
+    return [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+
+
+def tags(cell):
+    return cell.metadata.get("tags", ())
+
+
+def copyable(path):
+    cells = nbformat.read(path, as_version=4).cells
+    return "\n\n".join(cell.source for cell in cells if "copyable" in tags(cell))
+
+
+def test_was_run_once_from_top_to_bottom(code):
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+
+
+def test_stores_an_error_only_where_one_is_taught(code):
+    for cell in code:
+        failed = any(output.output_type == "error" for output in cell.outputs)
+        assert failed == ("raises-exception" in tags(cell)), cell.source
+
+
+def test_provokes_a_failure(code):
+    assert any("raises-exception" in tags(cell) for cell in code)
+
+
+def test_stores_no_stderr(code):
+    for cell in code:
+        streams = {output.get("name") for output in cell.outputs}
+        assert "stderr" not in streams, cell.source
+
+
+def test_stores_no_path_of_a_machine(path):
+    text = path.read_text()
+    assert not re.search(r"/(home|root|Users|tmp|work)/(?!tritonbuild)", text)
+
+
+def test_tags_are_known(code):
+    for cell in code:
+        for tag in tags(cell):
+            assert TAG.fullmatch(tag), f"unknown tag {tag!r}"
+
+
+def test_copyable_cells_say_so(code):
+    for cell in code:
+        marked = cell.source.startswith("# copyable\n")
+        assert marked == ("copyable" in tags(cell)), cell.source
+
+
+def test_no_cell_ends_in_a_semicolon(code):
+    for cell in code:
+        assert not cell.source.endswith(";"), cell.source
+
+
+def test_cells_are_short(code):
+    for cell in code:
+        assert cell.source.count("\n") < 25, cell.source
+
+
+def test_title_carries_the_file_number(path, prose):
+    number = path.stem.split("_")[0]
+    assert re.match(rf"# {number} · \S", prose[0])
+
+
+def test_has_the_parts_that_every_lesson_has(prose):
+    text = "\n".join(prose)
+    parts = "**You will**", "**You need**", "## What can go wrong", "## Summary"
+    for part in (*parts, "## Exercises"):
+        assert part in text, part
+
+
+def test_links_resolve(path, prose):
+    text = "\n".join(prose)
+    for target in LINK.findall(text):
+        assert (path.parent / target).exists(), target
+    headings = re.findall(r"^#+ (.+)$", text, re.M)
+    anchors = {heading.replace("`", "").replace(" ", "-") for heading in headings}
+    for anchor in ANCHOR.findall(text):
+        assert anchor in anchors, anchor
+
+
+def test_an_exercise_has_a_solution(path, prose):
+    solutions = list(path.parent.glob(f"solutions/{path.stem[:2]}_*.ipynb"))
+    assert solutions
+    for solution in solutions:
+        assert f"(solutions/{solution.name})" in "\n".join(prose)
+
+
+# What the copyable cells print, and what goes behind them where they define something.
+OUTSIDE = {
+    "00_check_your_machine": ("", "GPUs"),
+    "01_export_to_onnx": ("", "25,557,032 parameters"),
+    "02_validate_onnx": ("print(milliseconds({'sum': lambda: sum(range(9))}))", "sum"),
+    "03_build_tensorrt_engine": ("", "built: True"),
+    "04_inspect_tensorrt_engine": ("", "CONVOLUTION"),
+    "05_write_triton_config": ("", "mine onnxruntime 8"),
+    "06_serve_with_triton": ("", "exit status 0"),
+    "07_classify_from_a_client": ("print(classify(IMAGE, URL))", "espresso"),
+    "08_measure_and_tune": ("print(measure(URL, 'classifier_onnx')[0] > 0)", "True"),
+    "09_preprocess_on_the_server": (
+        "httpclient.InferenceServerClient(URL).load_model('classify')\n"
+        "print(classify(IMAGE, URL))",
+        "espresso",
+    ),
+    "10_operate_a_server": (
+        "import numpy as np\n"
+        "import tritonclient.grpc as grpcclient\n"
+        "tensor = grpcclient.InferInput('input', [1, 3, 224, 224], 'FP32')\n"
+        "tensor.set_data_from_numpy(np.zeros((1, 3, 224, 224), np.float32))\n"
+        "client = grpcclient.InferenceServerClient(GRPC)\n"
+        "print(infer(client, 'classifier_onnx', [tensor]).as_numpy('logits').shape)",
+        "made certificate.pem key.pem\n(1, 1000)",
+    ),
+    "11_scale_out": (
+        "pixels = grpcclient.InferInput('input', [1, 3, 224, 224], 'FP32')\n"
+        "pixels.set_data_from_numpy(np.zeros(pixels.shape(), np.float32))\n"
+        "answer = connect(GRPC).infer('classifier_onnx', [pixels])\n"
+        "print(answer.as_numpy('logits').shape, plan(10, 0.1, [0.02]))",
+        "(1, 1000) 2",
+    ),
+}
+
+
+def test_copyable_cells_run_outside_the_repository(path, artifacts, server, tmp_path):
+    call, expected = OUTSIDE[path.stem]
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "artifacts").mkdir()
+    for name in "resnet50.onnx", "classifier.onnx", "reference.npz":
+        if path.stem != "01_export_to_onnx":
+            (tmp_path / "artifacts" / name).symlink_to(artifacts / name)
+    model = "model_repository/classifier_onnx"
+    shutil.copytree(paths.ROOT / model, tmp_path / model)
+    (tmp_path / ".venv-triton").symlink_to(embedded_triton.paths.ENVIRONMENT)
+    program = "import sys\nsys.modules['helpers'] = None\n" + copyable(path)
+    given = str(images.sample("coffee")), server.http, server.grpc
+    program += f"\nIMAGE, URL, GRPC = {given}\n{call}"
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path / "notebooks",
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr
+    assert expected in result.stdout
+
+
+def test_preprocess_in_01_is_the_helper(artifacts):
+    namespace = taught("01_export_to_onnx", "def preprocess(")
+    for numbers in (
+        {"resize": 232, "crop": 224, "mean": [0.485, 0.456, 0.406], "std": [0.2] * 3},
+        {"resize": 256, "crop": 224, "mean": [127 / 255] * 3, "std": [128 / 255] * 3},
+    ):
+        for name in images.SAMPLES:
+            image = images.read(images.sample(name))
+            ours = images.preprocess(image, **numbers)
+            assert np.array_equal(namespace["preprocess"](image, **numbers), ours)

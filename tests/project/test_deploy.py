@@ -1,0 +1,524 @@
+"""The files in deploy/ fit their schemas, each other, and what the server answers."""
+
+import http.server
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+import kubernetes.client
+import numpy as np
+import onnxruntime as ort
+import pytest
+import tritonclient.grpc as grpcclient
+import yaml
+
+import embedded_triton
+from conftest import taught
+from embedded_triton import versions
+from embedded_triton.supervisor import start_supervised
+from helpers import load_client, metrics, paths
+
+DEPLOY = paths.ROOT / "deploy"
+COMPOSE = [DEPLOY / "compose.yaml", DEPLOY / "compose.gpu.yaml"]
+KUBERNETES = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
+KSERVE = sorted((DEPLOY / "kserve").glob("*.yaml"))
+SCHEMA = json.loads(
+    Path(__file__).parents[1].joinpath("data/kserve_models.json").read_text()
+)
+LABELS = {"app.kubernetes.io/name": "classifier"}
+
+
+def manifests(files):
+    """The manifests of these files by (kind, name)."""
+    found = [x for file in files for x in yaml.safe_load_all(file.read_text())]
+    named = {(x["kind"], x["metadata"]["name"]): x for x in found}
+    assert len(named) == len(found)
+    return named
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    return manifests(KUBERNETES)
+
+
+@pytest.fixture(scope="module")
+def deployment(cluster):
+    return cluster["Deployment", "classifier"]["spec"]
+
+
+@pytest.fixture(scope="module")
+def container(deployment):
+    (container,) = deployment["template"]["spec"]["containers"]
+    return container
+
+
+@pytest.fixture(scope="module")
+def runtime():
+    return manifests(KSERVE)["ServingRuntime", "triton-26.09"]["spec"]
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return manifests(KSERVE)["InferenceService", "classifier"]["spec"]["predictor"]
+
+
+@pytest.fixture(scope="module")
+def check():
+    """The function of the notebook."""
+    return taught("11_scale_out", "def check(")["check"]
+
+
+def option(arguments, name):
+    """The value of ``--name=value`` in a list of arguments."""
+    (value,) = (x.partition("=")[2] for x in arguments if x.startswith(f"--{name}="))
+    return value
+
+
+# ----------------------------------------------------------------------- schemas
+
+
+def check_compose(*files):
+    command = ["check_jsonschema", "--builtin-schema", "vendor.compose-spec", *files]
+    result = subprocess.run(
+        [sys.executable, "-m", *command], capture_output=True, text=True
+    )
+    return result.returncode, result.stdout
+
+
+def test_compose_fits_its_specification(tmp_path):
+    assert check_compose(*COMPOSE)[0] == 0
+    wrong = tmp_path / "compose.yaml"
+    wrong.write_text(COMPOSE[0].read_text().replace("healthcheck:", "healthchecks:"))
+    status, text = check_compose(wrong)
+    assert status == 1 and "'healthchecks' was unexpected" in text
+
+
+@pytest.mark.parametrize("file", KUBERNETES, ids=lambda x: x.stem)
+def test_manifests_fit_kubernetes(check, file):
+    check(file.read_text())
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "message"),
+    [
+        ("readinessProbe:", "readynessProbe:", "readynessProbe"),
+        ("maxSurge: 1", "maxsurge: 1", "maxsurge"),
+        ("failureThreshold: 60", "failureThreshold: many", "valid integer"),
+        ("  selector:\n", "  select:\n", "selector"),
+        ("periodSeconds: 2", "period_seconds: 2", "was read, not"),  # Python's name
+    ],
+)
+def test_a_wrong_manifest_does_not(check, right, wrong, message):
+    text = (DEPLOY / "kubernetes/deployment.yaml").read_text()
+    assert right in text
+    with pytest.raises((ValueError, AssertionError), match=message):
+        check(text.replace(right, wrong, 1))
+
+
+PLAIN = {"str": str, "int": int, "bool": bool, "float": (int, float), "object": object}
+QUANTITIES = "ResourceQuantity", "V1beta1MetricQuantity"
+
+
+def check_kserve(value, kind, where):
+    """Hold a value against a type of KServe, by the models of its Python package.
+
+    Raises:
+        ValueError: the value does not fit; the message says where and why.
+    """
+    if match := re.fullmatch(r"list\[(.+)\]", kind):
+        check_type(value, list, where)
+        for i, item in enumerate(value):
+            check_kserve(item, match[1], f"{where}[{i}]")
+    elif match := re.fullmatch(r"dict\(str, (.+)\)", kind):
+        check_type(value, dict, where)
+        for key, item in value.items():
+            check_kserve(item, match[1], f"{where}.{key}")
+    elif kind in SCHEMA["models"]:
+        check_type(value, dict, where)
+        model = SCHEMA["models"][kind]
+        if unknown := set(value) - set(model["fields"]):
+            raise ValueError(f"{where}: {kind} has no field {', '.join(unknown)}")
+        if missing := set(model["required"]) - set(value):
+            raise ValueError(f"{where}: {', '.join(missing)} is missing")
+        for key, item in value.items():
+            check_kserve(item, model["fields"][key], f"{where}.{key}")
+    elif kind in PLAIN:
+        check_type(value, PLAIN[kind], where)
+    elif kind in QUANTITIES:
+        check_type(value, (str, int), where)
+    else:  # a type of Kubernetes
+        model = getattr(kubernetes.client, kind).model_validate(value)
+        read = model.model_dump(by_alias=True, exclude_none=True)
+        if read != value:
+            raise ValueError(f"{where}: {read} was read, not {value}")
+
+
+def check_type(value, expected, where):
+    if not isinstance(value, expected) or (
+        isinstance(value, bool) and expected is not object and expected is not bool
+    ):
+        raise ValueError(f"{where}: found {value!r}, expected {expected}")
+
+
+def check_kserve_manifest(text):
+    manifest = yaml.safe_load(text)
+    group, version = manifest["apiVersion"].split("/")
+    assert group == "serving.kserve.io"
+    check_kserve(manifest, version.capitalize() + manifest["kind"], manifest["kind"])
+
+
+@pytest.mark.parametrize("file", KSERVE, ids=lambda x: x.stem)
+def test_manifests_fit_kserve(file):
+    check_kserve_manifest(file.read_text())
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "message"),
+    [
+        ("storageUri:", "storageURI:", "no field storageURI"),
+        ("minReplicas: 2", "minReplicas: two", "found 'two', expected"),
+        ("modelFormat:", "modelFormats:", "no field modelFormats"),
+        ("failureThreshold: 2", "failures: 2", "failures"),  # a type of Kubernetes
+    ],
+)
+def test_a_wrong_inference_service_does_not(right, wrong, message):
+    text = (DEPLOY / "kserve/service.yaml").read_text()
+    assert right in text
+    with pytest.raises(ValueError, match=message):
+        check_kserve_manifest(text.replace(right, wrong, 1))
+
+
+# ----------------------------------------------------------------- cross-checks
+
+
+def test_every_file_names_the_image_of_the_project():
+    names = [
+        x
+        for file in [*COMPOSE, *KUBERNETES, *KSERVE]
+        for x in re.findall(r"image: (\S+tritonserver\S+)", file.read_text())
+    ]
+    assert names == [versions.CONTAINER.where] * 3
+
+
+def test_tritonserver_knows_every_argument(container, runtime):
+    compose = yaml.safe_load(COMPOSE[0].read_text())["services"]["triton"]
+    for command in (
+        compose["command"],
+        container["args"],
+        runtime["containers"][0]["args"],
+    ):
+        assert command[0] == "tritonserver"
+        embedded_triton._check_arguments(command[1:])
+
+
+def seconds(text):
+    return int(re.fullmatch(r"(\d+)s", text)[1])
+
+
+def test_compose_publishes_on_the_loopback_address_only():
+    services = yaml.safe_load(COMPOSE[0].read_text())["services"]
+    ports = [x for service in services.values() for x in service["ports"]]
+    assert len(ports) == 4
+    assert all(x.startswith("127.0.0.1:") for x in ports)
+    assert "network_mode" not in COMPOSE[0].read_text()
+
+
+def test_compose_waits_longer_than_triton(server):
+    triton = yaml.safe_load(COMPOSE[0].read_text())["services"]["triton"]
+    timeout = int(option(triton["command"], "exit-timeout-secs"))
+    assert timeout < seconds(triton["stop_grace_period"])
+    assert option(triton["command"], "load-model") == "classifier_onnx"
+    url = urllib.parse.urlsplit(triton["healthcheck"]["test"][-1])
+    assert url.netloc in triton["ports"][0]
+    answers(server, url.path)
+    mounted = triton["volumes"][0].split(":")[0]
+    assert (DEPLOY / mounted).resolve() == paths.MODEL_REPOSITORY
+
+
+def test_compose_only_adds_to_what_is_there():
+    first, second = (yaml.safe_load(x.read_text())["services"] for x in COMPOSE)
+    assert set(second) <= set(first)
+
+
+def test_prometheus_reads_the_server_of_compose():
+    (job,) = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())["scrape_configs"]
+    services = yaml.safe_load(COMPOSE[0].read_text())["services"]
+    (target,) = job["static_configs"][0]["targets"]
+    host, port = target.split(":")
+    assert f"127.0.0.1:{port}:{port}" in services[host]["ports"]
+    mounted = services["prometheus"]["volumes"][0].split(":")[0]
+    assert (DEPLOY / mounted).exists()
+
+
+def answers(server, path, port="http"):
+    with urllib.request.urlopen(f"http://{getattr(server, port)}{path}") as answer:
+        assert answer.status == 200
+
+
+def test_labels_match(cluster, deployment):
+    assert deployment["selector"]["matchLabels"] == LABELS
+    template = deployment["template"]
+    assert template["metadata"]["labels"].items() >= LABELS.items()
+    (spread,) = template["spec"]["topologySpreadConstraints"]
+    assert spread["labelSelector"]["matchLabels"] == LABELS
+    for name in "classifier", "classifier-grpc":
+        assert cluster["Service", name]["spec"]["selector"] == LABELS
+    budget = cluster["PodDisruptionBudget", "classifier"]["spec"]
+    assert budget["selector"]["matchLabels"] == LABELS
+
+
+def test_ports_match(cluster, container, deployment, server):
+    ports = {x["name"]: x["containerPort"] for x in container["ports"]}
+    assert ports == {"http": 8000, "grpc": 8001, "metrics": 8002}  # Triton's own
+    for name, (port,) in {
+        name: cluster["Service", name]["spec"]["ports"]
+        for name in ("classifier", "classifier-grpc")
+    }.items():
+        assert ports[port["targetPort"]] == port["port"], name
+    annotations = deployment["template"]["metadata"]["annotations"]
+    assert annotations["prometheus.io/port"] == str(ports["metrics"])
+    answers(server, annotations["prometheus.io/path"], "metrics")
+
+
+def test_probes_hit_paths_that_the_server_answers(container, predictor, server):
+    probes = [container[f"{x}Probe"] for x in ("startup", "readiness", "liveness")]
+    for probe in probes:
+        assert probe["httpGet"]["port"] == "http"
+    for probe in [*probes, predictor["model"]["readinessProbe"]]:
+        answers(server, probe["httpGet"]["path"])
+    with pytest.raises(urllib.error.HTTPError):
+        answers(server, "/v2/health/readyness")
+
+
+def test_a_pod_has_the_time_to_finish(container, deployment):
+    grace = deployment["template"]["spec"]["terminationGracePeriodSeconds"]
+    pause = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pause + int(option(container["args"], "exit-timeout-secs")) < grace
+
+
+def test_the_secret_is_named_and_not_stored(container):
+    assert container["envFrom"] == [{"secretRef": {"name": "model-store"}}]
+    text = (DEPLOY / "kubernetes/deployment.yaml").read_text()
+    assert "create secret generic model-store" in text
+    assert "Secret" not in {kind for kind, _ in manifests(KUBERNETES)}
+
+
+def test_the_autoscaler_finds_what_it_scales_and_reads(cluster):
+    spec = cluster["HorizontalPodAutoscaler", "classifier"]["spec"]
+    target = spec["scaleTargetRef"]
+    assert (target["kind"], target["name"]) in cluster
+    assert target["apiVersion"] == cluster["Deployment", "classifier"]["apiVersion"]
+    assert "replicas" not in cluster["Deployment", "classifier"]["spec"]
+    budget = cluster["PodDisruptionBudget", "classifier"]["spec"]
+    assert spec["minReplicas"] > budget["maxUnavailable"]
+    (metric,) = spec["metrics"]
+    assert metric["pods"]["metric"]["name"] == rule(cluster)["name"]["as"]
+
+
+def test_kserve_finds_its_runtime(runtime, predictor):
+    model, (container,) = predictor["model"], runtime["containers"]
+    assert model["runtime"] == "triton-26.09"
+    assert model["modelFormat"] in runtime["supportedModelFormats"]
+    assert model["protocolVersion"] in runtime["protocolVersions"]
+    port = int(option(container["args"], "http-port"))
+    assert [x["containerPort"] for x in container["ports"]] == [port]
+    assert model["readinessProbe"]["httpGet"]["port"] == port
+    assert option(container["args"], "model-repository") == "/mnt/models"
+
+
+def test_both_clusters_serve_the_same_release(container, predictor):
+    kubernetes = option(container["args"], "model-repository")
+    assert kubernetes == predictor["model"]["storageUri"]
+
+
+# ------------------------------------------------------------- object storage
+
+
+class Storage(http.server.BaseHTTPRequestHandler):
+    """As much of S3 as Triton asks for: one bucket with one release of the models."""
+
+    protocol_version = "HTTP/1.1"
+
+    def files(self):
+        for file in paths.MODEL_REPOSITORY.rglob("*"):
+            if file.is_file():
+                name = file.relative_to(paths.MODEL_REPOSITORY)
+                yield f"{self.server.release}/{name}".partition("/")[2], file
+
+    def do_GET(self):
+        signed = self.headers["Authorization"]  # ... Credential=KEY/DAY/REGION/s3/...
+        key, _, region, *_ = re.search(r"Credential=([^,]+)", signed)[1].split("/")
+        self.server.credentials.add((key, region))
+        url = urllib.parse.urlsplit(self.path)
+        _, bucket, *key = urllib.parse.unquote(url.path).split("/", 2)
+        assert bucket == self.server.release.partition("/")[0]
+        if key:
+            content = dict(self.files()).get(key[0])
+            status, content = (200, content.read_bytes()) if content else (404, b"")
+        else:
+            status, content = 200, self.listing(urllib.parse.parse_qs(url.query))
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Last-Modified", "Sun, 01 Nov 2026 00:00:00 GMT")
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    do_HEAD = do_GET
+
+    def listing(self, query):
+        prefix = query.get("prefix", [""])[0]
+        keys = [key for key, _ in self.files() if key.startswith(prefix)]
+        rows = "".join(f"<Contents><Key>{x}</Key></Contents>" for x in keys)
+        return f"<ListBucketResult>{rows}</ListBucketResult>".encode()
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def storage(container):
+    release = option(container["args"], "model-repository").removeprefix("s3://")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Storage) as found:
+        found.release, found.credentials = release, set()
+        threading.Thread(target=found.serve_forever, daemon=True).start()
+        yield found
+        found.shutdown()
+
+
+def test_triton_reads_the_models_from_object_storage(
+    artifacts, container, storage, tmp_path
+):
+    text = (DEPLOY / "kubernetes/deployment.yaml").read_text()
+    secret = re.findall(r"--from-literal=(\w+)=", text)
+    variables = {x["name"]: x["value"] for x in container["env"]}
+    variables |= dict.fromkeys(secret, "from-the-secret")
+    address = f"s3://http://127.0.0.1:{storage.server_port}/"
+    ports, name = embedded_triton.free_ports(), f"triton-s3-{storage.server_port}-"
+    command = embedded_triton._command(address + storage.release, ports, name)
+    # The real image serves all models; the embedded server has no TensorRT for two.
+    command += ["--model-control-mode=explicit", "--load-model=classifier_onnx"]
+    log = tmp_path / "log"
+    environment = {**os.environ, **variables}
+    process = start_supervised(name, command, log, environment)
+    try:
+        deadline = time.monotonic() + 60
+        while not embedded_triton._is_ready(f"127.0.0.1:{ports[0]}"):
+            assert process.poll() is None, log.read_text()[-2000:]
+            assert time.monotonic() < deadline, log.read_text()[-2000:]
+            time.sleep(0.1)
+        with grpcclient.InferenceServerClient(f"127.0.0.1:{ports[1]}") as client:
+            reference = np.load(artifacts / "reference.npz")["input"][:1]
+            tensor = grpcclient.InferInput("input", reference.shape, "FP32")
+            tensor.set_data_from_numpy(reference)
+            found = client.infer("classifier_onnx", [tensor]).as_numpy("logits")
+    finally:
+        process.communicate(b"stop")
+    session = ort.InferenceSession(artifacts / "classifier.onnx")
+    assert np.array_equal(found, session.run(None, {"input": reference})[0])
+    region = variables["AWS_DEFAULT_REGION"]
+    assert storage.credentials == {("from-the-secret", region)}
+
+
+# ------------------------------------------------------------- the queue, measured
+
+
+def rule(cluster):
+    """The one rule of the metrics adapter."""
+    text = cluster["ConfigMap", "adapter-config"]["data"]["config.yaml"]
+    (found,) = yaml.safe_load(text)["rules"]
+    return found
+
+
+def query(rule):
+    """What the adapter asks Prometheus about the pods of a namespace."""
+    text = rule["metricsQuery"].replace("<<.GroupBy>>", "pod")
+    text = text.replace("<<.LabelMatchers>>", 'namespace="default",pod=~"r0|r1"')
+    assert "<<" not in text
+    return text
+
+
+def test_the_rule_names_metrics_that_the_server_has(cluster, server):
+    published = metrics.read_metrics(server)
+    for name in re.findall(r"nv_\w+", query(rule(cluster))):
+        assert name in published
+    assert rule(cluster)["seriesQuery"].startswith("nv_inference_queue_duration_us{")
+
+
+def program(name):
+    """A program of Debian's package prometheus; .ci/run unpacks it there."""
+    unpacked = paths.ARTIFACTS / "prometheus/usr/bin" / name
+    found = unpacked if unpacked.exists() else shutil.which(name)
+    return found or pytest.skip(f"{name} is not installed: apt install prometheus")
+
+
+def test_prometheus_accepts_its_configuration():
+    command = [program("promtool"), "check", "config", DEPLOY / "prometheus.yml"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.fixture
+def prometheus(server, tmp_path):
+    """A Prometheus that reads the server as the pod r0; yields its address."""
+    config = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())
+    config["global"]["scrape_interval"] = "500ms"
+    (job,) = config["scrape_configs"]
+    pod = {"namespace": "default", "pod": "r0"}
+    job["static_configs"] = [{"targets": [server.metrics], "labels": pod}]
+    file = tmp_path / "prometheus.yml"
+    file.write_text(yaml.safe_dump(config))
+    address = f"127.0.0.1:{embedded_triton.free_ports(1)[0]}"
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                program("prometheus"),
+                f"--config.file={file}",
+                f"--web.listen-address={address}",
+                f"--storage.tsdb.path={tmp_path}",
+            ],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield address
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def ask(address, text):
+    """Values of a query by pod."""
+    url = f"http://{address}/api/v1/query?{urllib.parse.urlencode({'query': text})}"
+    with urllib.request.urlopen(url) as answer:
+        result = json.load(answer)["data"]["result"]
+    return {x["metric"].get("pod"): float(x["value"][1]) for x in result}
+
+
+def test_prometheus_computes_what_the_autoscaler_reads(cluster, server, prometheus):
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            if ask(prometheus, "count_over_time(up[1m])").get("r0", 0) > 2:
+                break
+        except OSError:
+            pass
+        time.sleep(0.2)
+    text = query(rule(cluster))
+    assert ask(prometheus, text) == {"r0": 0}  # nobody asked yet: not 0 / 0
+    counters = ["nv_inference_queue_duration_us", "nv_inference_request_success"]
+    before = metrics.read_metrics(server)
+    load_client.send_requests(server, "classifier_onnx", concurrency=8, seconds=2)
+    time.sleep(1.5)
+    after = metrics.read_metrics(server)
+    waited, requests = (after[x] - before[x] for x in counters)
+    found = ask(prometheus, text)
+    assert found["r0"] == pytest.approx(waited / requests / 1000, rel=0.3)

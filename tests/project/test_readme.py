@@ -1,0 +1,119 @@
+"""The READMEs say what holds now, and the same, as far as a program can tell."""
+
+import re
+
+import nbformat
+import pytest
+
+from embedded_triton import versions
+from helpers import paths
+from tools import run_series, write_readme
+from tools.lessons import lesson_paths
+
+STALE = "is not what `python -m tools.write_readme` writes"
+ENGLISH, CHINESE = (path.read_text() for path in write_readme.READMES)
+
+
+@pytest.mark.parametrize("path", write_readme.READMES, ids=lambda path: path.name)
+def test_the_numbers_of_a_readme_hold(path):
+    text = path.read_text()
+    assert write_readme.fill_readme(text) == text, f"{path.name} {STALE}"
+    images = re.findall(r"nvcr\.io/[^\s`]+", text)
+    assert images == [versions.CONTAINER.where] * 2
+
+
+@pytest.mark.parametrize("path", lesson_paths(), ids=lambda path: path.stem)
+def test_the_times_of_a_notebook_hold(path):
+    notebook = nbformat.read(path, as_version=4)
+    assert write_readme.lesson(path).cells[0].source == notebook.cells[0].source, STALE
+    assert (
+        write_readme.code_digest(notebook) == write_readme.runs()[path.stem]["code"]
+    ), (
+        f"the code changed after its time was measured: "
+        f"python -m tools.run_series --in-place {path.stem[:2]}"
+    )
+
+
+def test_the_picture_is_that_of_notebook_07():
+    path = paths.NOTEBOOKS / "07_classify_from_a_client.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    assert run_series.PICTURE.read_bytes() == run_series.last_figure(notebook)
+
+
+def test_a_time_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match="0 times; expected it once"):
+        write_readme.replace("a few", "7", "some minutes")
+
+
+def test_a_table_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match="0 tables begin with x"):
+        write_readme.fill("| a | b |\n| --- | --- |\n| 1 | 2 |\n", "x", [[None, 3]])
+
+
+def test_a_table_of_other_rows_is_named():
+    with pytest.raises(ValueError, match="has 1 rows; expected 2"):
+        write_readme.fill("| a |\n| --- |\n| 1 |\n", r"\| a", [[2], [3]])
+
+
+def test_a_table_of_other_columns_is_refused():
+    with pytest.raises(ValueError, match="2 cells; expected 1"):
+        write_readme.fill("| a | b |\n| --- | --- |\n| 1 | 2 |\n", r"\| a", [[3]])
+
+
+def test_cells_are_replaced_and_kept():
+    text = "| a | b | c |\n| --- | --- | --- |\n| x | 1 | |\n| | | 2 |\nafter\n"
+    filled = write_readme.fill(text, r"\| a", [[None, 3, None], [None] * 3])
+    assert filled == text.replace("1", "3")
+
+
+def sections(text):
+    return re.split(r"^(?=#+ )", text, flags=re.M)[1:]
+
+
+def commands(section):
+    """Indented lines, without the comment or description behind them."""
+    lines = re.findall(r"^ {4,}(.+)$", section, re.M)
+    return [re.split(r" {2,}", line.strip())[0] for line in lines]
+
+
+def tables(section):
+    rows = re.findall(r"^\|.*\|$", section, re.M)
+    return [(row.count("|"), re.findall(r"^\| ([\d—]*) \|", row)) for row in rows]
+
+
+def code(section):
+    return sorted(set(re.findall(r"`([^`\n]+)`", section)))
+
+
+def links(section):
+    return [x for x in re.findall(r"\]\(([^)]+)\)", section) if "README" not in x]
+
+
+def test_the_sections_are_the_same():
+    levels = [
+        [section.split(" ")[0] for section in sections(text)]
+        for text in (ENGLISH, CHINESE)
+    ]
+    assert levels[0] == levels[1]
+
+
+@pytest.mark.parametrize(
+    "what", [commands, tables, code, links], ids=lambda f: f.__name__
+)
+def test_each_section_has_the_same(what):
+    for one, other in zip(sections(ENGLISH), sections(CHINESE)):
+        assert what(one) == what(other), one.splitlines()[0]
+
+
+def test_links_lead_somewhere():
+    for target in links(ENGLISH):
+        if "://" not in target:
+            assert (paths.ROOT / target).exists(), target
+
+
+def test_the_map_lists_every_notebook():
+    known = [
+        f"notebooks/{path.name}" for path in sorted(paths.NOTEBOOKS.glob("*.ipynb"))
+    ]
+    listed = re.findall(r"^\| \d\d \| \[.+?\]\((.+?)\)", ENGLISH, re.M)
+    assert listed == known

@@ -1,0 +1,282 @@
+"""The Python-based onnxruntime backend completes, refuses and batches like C++'s."""
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import psutil
+import pytest
+import tritonclient.grpc as grpcclient
+from onnx import TensorProto, helper, numpy_helper
+from tritonclient.utils import InferenceServerException
+
+import embedded_triton
+from conftest import make_model, save_model
+
+X = 'input [ { name: "x" data_type: TYPE_FP32 dims: [ 4 ] } ]\n'
+Y = 'output [ { name: "y" data_type: TYPE_FP32 dims: [ 4 ] } ]\n'
+HEAD = 'backend: "onnxruntime"\nmax_batch_size: 8\n'
+
+REFUSED = {
+    "dims": (
+        HEAD + X.replace("[ 4 ]", "[ 5 ]") + Y,
+        "model 'dims', tensor 'x': the model expects 2 dimensions (shape [-1,4]) but "
+        "the model configuration specifies 2 dimensions (an initial batch dimension "
+        "because max_batch_size > 0 followed by the explicit tensor shape, making "
+        "complete shape [-1,5])",
+    ),
+    "free": (
+        HEAD + X + Y.replace("[ 4 ]", "[ -1 ]"),
+        "model 'free', tensor 'y': the model expects 2 dimensions (shape [-1,4])",
+    ),
+    "type": (
+        HEAD + X.replace("FP32", "FP16") + Y,
+        "unable to load model 'type', configuration expects datatype TYPE_FP16 for "
+        "input 'x', model provides TYPE_FP32",
+    ),
+    "name": (
+        HEAD + X + Y.replace('"y"', '"probabilities"'),
+        "unexpected inference output 'probabilities', allowed outputs are: y",
+    ),
+    "count": (
+        HEAD + X + X.replace('"x"', '"x2"') + Y,
+        "unable to load model 'count', configuration expects 2 inputs, "
+        "model provides 1",
+    ),
+    "threads": (
+        HEAD
+        + X
+        + Y
+        + 'parameters { key: "intra_op_thread_count" value { string_value: "two" } }\n',
+        "the parameter intra_op_thread_count is 'two'; it has to be a whole number",
+    ),
+    "file": (
+        HEAD + X + Y + 'default_model_filename: "other.onnx"\n',
+        "failed to stat file",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def make_server():
+    """Start a server on a repository; it is stopped at the end of the module."""
+    servers = []
+
+    def make(repository, models):
+        servers.append(embedded_triton.start(repository, models=models))
+        return grpcclient.InferenceServerClient(servers[-1].grpc)
+
+    yield make
+    for server in servers:
+        server.stop()
+
+
+def test_refuses_in_the_words_of_the_real_backend(make_repository, make_server):
+    repository = make_repository({name: text for name, (text, _) in REFUSED.items()})
+    client = make_server(repository, [])
+    for name, (_, words) in REFUSED.items():
+        with pytest.raises(InferenceServerException) as refusal:
+            client.load_model(name)
+        assert words in refusal.value.message(), name
+
+
+def test_refuses_a_file_that_is_not_onnx(make_repository, make_server):
+    repository = make_repository({"text": HEAD + X + Y})
+    (repository / "text/1/model.onnx").write_text("this is no model")
+    client = make_server(repository, [])
+    with pytest.raises(InferenceServerException, match="Protobuf parsing failed"):
+        client.load_model("text")
+
+
+def test_completes_an_empty_config(make_repository, make_server):
+    client = make_server(make_repository({"double": ""}), ["double"])
+    config = client.get_model_config("double").config
+    assert (config.backend, config.platform) == ("onnxruntime", "onnxruntime_onnx")
+    assert config.max_batch_size == 4
+    assert list(config.dynamic_batching.preferred_batch_size) == [4]
+    assert [(x.name, list(x.dims)) for x in config.input] == [("x", [4])]
+    assert [(x.name, list(x.dims)) for x in config.output] == [("y", [4])]
+
+
+def infer(client, model, outputs=None, **inputs):
+    """Answers of a model by name, for float32 arrays given by name."""
+    tensors = []
+    for name, value in inputs.items():
+        tensors.append(grpcclient.InferInput(name, value.shape, "FP32"))
+        tensors[-1].set_data_from_numpy(value)
+    if outputs:
+        outputs = [grpcclient.InferRequestedOutput(name) for name in outputs]
+    answer = client.infer(model, tensors, outputs=outputs)
+    names = [tensor.name for tensor in answer.get_response().outputs]
+    return {name: answer.as_numpy(name) for name in names}
+
+
+def together(*calls):
+    """Results, or exceptions, of calls that run at the same time."""
+    with ThreadPoolExecutor(len(calls)) as pool:
+        futures = [pool.submit(*call) for call in calls]
+    return [future.exception() or future.result() for future in futures]
+
+
+def save(repository, name, config, *model, **kind):
+    """Put a model made of these nodes into a repository; see ``make_model``."""
+    save_model(repository, name, config, make_model(*model, **kind))
+
+
+WAIT = "dynamic_batching { preferred_batch_size: 8 max_queue_delay_microseconds: %d }"
+HALF_SECOND = WAIT % 500_000
+
+
+@pytest.fixture(scope="module")
+def odd_models(tmp_path_factory, make_server):
+    """A client of a server with models that a careless backend gets wrong."""
+    repository = tmp_path_factory.mktemp("odd")
+    node, batch4 = helper.make_node, ["batch", 4]
+    save(
+        repository,
+        "run_size",  # answers x plus the number of rows of the whole run
+        'backend: "onnxruntime" max_batch_size: 8 ' + WAIT % 2_000_000,
+        [
+            node("Shape", ["x"], ["rows"], start=0, end=1),
+            node("Cast", ["rows"], ["count"], to=TensorProto.FLOAT),
+            node("Add", ["x", "count"], ["y"]),
+        ],
+        [("x", batch4)],
+        [("y", batch4)],
+    )
+    save(
+        repository,
+        "twice_the_rows",  # its output's first axis is not the batch
+        'backend: "onnxruntime" max_batch_size: 8 ' + HALF_SECOND,
+        [node("Concat", ["x", "x"], ["y"], axis=0)],
+        [("x", batch4)],
+        [("y", ["rows", 4])],
+    )
+    save(
+        repository,
+        "pick",  # fails for an index above 3
+        'backend: "onnxruntime" max_batch_size: 8 ' + HALF_SECOND,
+        [
+            node("Cast", ["x"], ["index"], to=TensorProto.INT64),
+            node("Gather", ["table", "index"], ["y"]),
+        ],
+        [("x", ["batch", 1])],
+        [("y", ["batch", 1])],
+        [numpy_helper.from_array(np.arange(4, dtype=np.float32) * 10, "table")],
+    )
+    save(
+        repository,
+        "sum_and_product",
+        'backend: "onnxruntime" max_batch_size: 8 ' + HALF_SECOND,
+        [node("Add", ["a", "b"], ["sum"]), node("Mul", ["a", "b"], ["product"])],
+        [("a", batch4), ("b", batch4)],
+        [("sum", batch4), ("product", batch4)],
+    )
+    save(
+        repository,
+        "fixed",  # no batch axis
+        'backend: "onnxruntime"',
+        [node("Neg", ["x"], ["y"])],
+        [("x", [2, 3])],
+        [("y", [2, 3])],
+    )
+    save(
+        repository,
+        "text",
+        'backend: "onnxruntime"',
+        [node("Identity", ["x"], ["y"])],
+        [("x", ["batch", 2])],
+        [("y", ["batch", 2])],
+        kind=TensorProto.STRING,
+    )
+    for threads in 1, 4:
+        save(
+            repository,
+            f"threads_{threads}",
+            'backend: "onnxruntime" instance_group { count: 1 kind: KIND_CPU } '
+            'parameters { key: "intra_op_thread_count" '
+            f'value {{ string_value: "{threads}" }} }}',
+            [node("Neg", ["x"], ["y"])],
+            [("x", batch4)],
+            [("y", batch4)],
+        )
+    models = [folder.name for folder in repository.iterdir()]
+    return make_server(repository, models)
+
+
+def test_runs_requests_of_many_clients_together(odd_models):
+    x = np.arange(8, dtype=np.float32).reshape(2, 4)
+    calls = [(lambda n=n: infer(odd_models, "run_size", x=x + n),) for n in range(4)]
+    for n, answer in enumerate(together(*calls)):
+        assert np.array_equal(answer["y"], x + n + 8)
+
+
+def test_does_not_mix_answers_where_the_first_axis_is_not_the_batch(odd_models):
+    rows = [np.full((1, 4), n, np.float32) for n in (1, 2)]
+    calls = [(lambda x=x: infer(odd_models, "twice_the_rows", x=x),) for x in rows]
+    for x, answer in zip(rows, together(*calls)):
+        assert np.array_equal(answer["y"], np.concatenate([x, x]))
+
+
+def test_an_error_in_one_request_does_not_fail_its_neighbours(odd_models):
+    values = 1, 99, 3
+    calls = [
+        (lambda n=n: infer(odd_models, "pick", x=np.array([[n]], np.float32)),)
+        for n in values
+    ]
+    one, bad, three = together(*calls)
+    assert (one["y"].item(), three["y"].item()) == (10, 30)
+    assert isinstance(bad, InferenceServerException)
+    assert "indices element out of data bounds" in bad.message()
+
+
+def test_gives_each_request_the_outputs_that_it_asks_for(odd_models):
+    a, b = np.full((1, 4), 3, np.float32), np.full((1, 4), 5, np.float32)
+    model = "sum_and_product"
+    every, product = together(
+        (lambda: infer(odd_models, model, a=a, b=b),),
+        (lambda: infer(odd_models, model, ["product"], b=b, a=a),),
+    )
+    assert {name: x[0, 0] for name, x in every.items()} == {"sum": 8, "product": 15}
+    assert {name: x[0, 0] for name, x in product.items()} == {"product": 15}
+
+
+def test_serves_a_model_without_a_batch_axis(odd_models):
+    x = np.ones((2, 3), np.float32)
+    assert odd_models.get_model_config("fixed").config.max_batch_size == 0
+    assert np.array_equal(infer(odd_models, "fixed", x=x)["y"], -x)
+
+
+def test_serves_text(odd_models):
+    text = np.array([["espresso", "Grüße"], ["", "猫"]], object)
+    tensor = grpcclient.InferInput("x", text.shape, "BYTES")
+    tensor.set_data_from_numpy(text)
+    answer = odd_models.infer("text", [tensor]).as_numpy("y")
+    assert [[x.decode() for x in row] for row in answer] == text.tolist()
+
+
+def test_uses_the_threads_that_the_config_asks_for(odd_models):
+    counts = {}
+    for process in psutil.process_iter(["cmdline"]):
+        for argument in process.info["cmdline"] or ():
+            if match := re.search(r"/threads_(\d)/1/model.onnx$", argument):
+                counts[match[1]] = process.num_threads()
+    assert counts["4"] - counts["1"] == 3
+
+
+def test_refuses_to_batch_a_model_without_a_batch_axis(make_server, tmp_path):
+    save(
+        tmp_path,
+        "fixed",
+        HEAD + X + Y,
+        [helper.make_node("Neg", ["x"], ["y"])],
+        [("x", [1, 4])],
+        [("y", [1, 4])],
+    )
+    client = make_server(tmp_path, [])
+    with pytest.raises(InferenceServerException) as refusal:
+        client.load_model("fixed")
+    assert (
+        "for the model to support batching the shape should have at least 1 dimension "
+        "and the first dimension must be -1; but shape expected by the model is [1,4]"
+    ) in refusal.value.message()

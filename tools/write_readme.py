@@ -1,0 +1,186 @@
+"""Numbers in READMEs and notebooks: ``python -m tools.write_readme`` writes them.
+
+They come from the notebooks themselves, from ``embedded_triton.versions`` and from
+``recordings/two_cores/``; a test says when they are stale.
+"""
+
+import json
+import re
+import sys
+from hashlib import sha256
+
+import nbformat
+
+from embedded_triton import versions
+from helpers import machine, paths
+from repository_check import servers
+from tools import benchmark
+from tools.lessons import lesson_paths
+
+READMES = [paths.ROOT / "README.md", paths.ROOT / "README.zh-CN.md"]
+RUNS = paths.TWO_CORES / "series.json"
+
+# Silent reading of English non-fiction: Brysbaert 2019, doi 10.1016/j.jml.2019.104047.
+WORDS_PER_MINUTE = 238
+# Our own estimates, in seconds.
+LINE_OF_CODE, LINE_OF_OUTPUT, FIGURE = 3, 1, 20
+
+
+def minutes_to_read(notebook):
+    """Prose, code and outputs of a notebook, to the nearest 5 minutes.
+
+    Args:
+        notebook: an ``nbformat`` node.
+    """
+    seconds = 0
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            seconds += len(cell.source.split()) * 60 / WORDS_PER_MINUTE
+            continue
+        seconds += len(cell.source.splitlines()) * LINE_OF_CODE
+        for output in cell.outputs:
+            data = output.get("data", {})
+            if "image/png" in data:
+                seconds += FIGURE
+            else:
+                text = output.get("text") or data.get("text/plain", "")
+                seconds += len(text.splitlines()) * LINE_OF_OUTPUT
+    return max(5, 5 * round(seconds / 300))
+
+
+def code_digest(notebook):
+    """Changes with any code cell, so that a run of other code is known as old."""
+    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    return sha256("\0".join(cells).encode()).hexdigest()[:16]
+
+
+def runs():
+    """What ``record_run`` stored: a dict for each notebook, by its name."""
+    return json.loads(RUNS.read_text()) if RUNS.exists() else {}
+
+
+def record_run(path, notebook, seconds):
+    """Store how long a notebook took on this machine."""
+    run = {
+        "seconds": round(seconds, 1),
+        "processor": machine.processor(),
+        "code": code_digest(notebook),
+    }
+    content = dict(sorted({**runs(), path.stem: run}.items()))
+    RUNS.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def duration(seconds):
+    """``40 seconds``, ``2.5 minutes``; rounded up."""
+    if seconds <= 90:
+        return f"{-10 * (-seconds // 10):.0f} seconds"
+    return f"{-(-seconds // 30) / 2:g} minutes"
+
+
+def replace(pattern, by, text):
+    """``re.sub`` for what stands in a text exactly once.
+
+    Raises:
+        ValueError: it does not.
+    """
+    text, found = re.subn(pattern, by, text)
+    if found != 1:
+        raise ValueError(f"found {pattern!r} {found} times; expected it once")
+    return text
+
+
+def fill(text, header, rows):
+    """One table of a Markdown text, with the cells of each row that are not None.
+
+    Raises:
+        ValueError: there is not one such table, or it has other rows or columns.
+    """
+    found = list(re.finditer(rf"^{header}.*\n\|[-| ]+\|\n((?:\|.*\n)+)", text, re.M))
+    if len(found) != 1:
+        raise ValueError(f"{len(found)} tables begin with {header}; expected one")
+    lines = found[0][1].splitlines()
+    if len(lines) != len(rows):
+        raise ValueError(
+            f"the table {header} has {len(lines)} rows; expected {len(rows)}"
+        )
+    table = ""
+    for line, new in zip(lines, rows):
+        old = line.removeprefix("|").removesuffix("|").split("|")
+        if len(old) != len(new):
+            raise ValueError(f"{line} has {len(old)} cells; expected {len(new)}")
+        cells = [y.strip() if x is None else x for x, y in zip(new, old)]
+        table += "|" + "|".join(f" {x} " if x else " " for x in cells) + "|\n"
+    return text[: found[0].start(1)] + table + text[found[0].end(1) :]
+
+
+def fill_readme(text):
+    """A README, in either language, with the numbers that hold now."""
+    lessons = {x.stem: nbformat.read(x, as_version=4) for x in lesson_paths()}
+    every = runs()
+    stored = [every[name] for name in lessons]
+    text = fill(
+        text,
+        r"\| \| notebook",
+        [
+            [None, None, None, minutes_to_read(x), f"{run['seconds']:.0f}", None]
+            for x, run in zip(lessons.values(), stored)
+        ],
+    )
+    text = fill(
+        text,
+        r"\| \| [^|]+ \| Triton",
+        [
+            [
+                None,
+                f"`{server.where}`",
+                server.triton,
+                server.tensorrt or "—",
+                reads.onnxruntime,
+                reads.ir_version,
+                reads.opset,
+            ]
+            for server, reads in (
+                (versions.CONTAINER, servers.CONTAINER),
+                (versions.EMBEDDED, servers.EMBEDDED),
+            )
+        ],
+    )
+    measured = json.loads((paths.TWO_CORES / "benchmark.json").read_text())
+    text = fill(
+        text,
+        r"\| .*ResNet-50.*\|.*\|.*\|",
+        [
+            [None, *(f"{x:.2f}" for x in row)]
+            for row in benchmark.summary(measured["ratios"]).to_numpy()
+        ],
+    )
+    minutes = round(sum(run["seconds"] for run in stored) / 60)
+    pattern = r"(itself takes about |大约需要 )\d+( minutes| 分钟)"
+    text = replace(pattern, rf"\g<1>{minutes}\2", text)
+    machines = "; ".join(sorted({run["processor"] for run in stored}))
+    return replace(r"`[^`]+ GB of memory`", f"`{machines}`", text)
+
+
+def lesson(path):
+    """A notebook with its times in **You need**."""
+    notebook = nbformat.read(path, as_version=4)
+    times = (
+        f"{minutes_to_read(notebook)} minutes to read, "
+        f"{duration(runs()[path.stem]['seconds'])} to run"
+    )
+    first = notebook.cells[0]
+    pattern = r"\d+ minutes to read, [\d.]+ \w+ to run"
+    first.source = replace(pattern, times, first.source)
+    return notebook
+
+
+def main():
+    for path in lesson_paths():
+        nbformat.write(lesson(path), path)
+    for path in READMES:
+        path.write_text(fill_readme(path.read_text()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
