@@ -129,7 +129,10 @@ def test_an_exercise_has_a_solution(path, prose):
 OUTSIDE = {
     "00_check_your_machine": ("", "GPUs"),
     "01_export_to_onnx": ("", "25,557,032 parameters"),
-    "02_validate_onnx": ("print(milliseconds({'sum': lambda: sum(range(9))}))", "sum"),
+    "02_validate_onnx": (
+        "print(measure_milliseconds({'sum': lambda: sum(range(9))}))",
+        "sum",
+    ),
     "03_build_tensorrt_engine": ("", "built: True"),
     "04_inspect_tensorrt_engine": ("", "CONVOLUTION"),
     "05_write_triton_config": ("", "mine onnxruntime 8"),
@@ -154,7 +157,7 @@ OUTSIDE = {
         "pixels = grpcclient.InferInput('input', [1, 3, 224, 224], 'FP32')\n"
         "pixels.set_data_from_numpy(np.zeros(pixels.shape(), np.float32))\n"
         "answer = connect(GRPC).infer('classifier_onnx', [pixels])\n"
-        "print(answer.as_numpy('logits').shape, plan(10, 0.1, [0.02]))",
+        "print(answer.as_numpy('logits').shape, plan_replicas(10, 0.1, [0.02]))",
         "(1, 1000) 2",
     ),
 }

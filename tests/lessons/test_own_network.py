@@ -12,8 +12,8 @@ from helpers import paths
 
 # The cells to copy, by a line of each, as the README lists them.
 CELLS = (
-    ("01_export_to_onnx", "model.eval()"),
-    ("01_export_to_onnx", "def export(model, path):"),
+    ("01_export_to_onnx", "resnet50.eval()"),
+    ("01_export_to_onnx", "def export(network, path):"),
     ("05_write_triton_config", 'name: "mine"'),
     ("06_serve_with_triton", "command = ["),
     ("06_serve_with_triton", "ready = False"),
@@ -34,7 +34,7 @@ SERVE = {
     ),
 }
 MODEL = (
-    "model = torchvision.models.resnet50(weights=None)"
+    "resnet50 = torchvision.models.resnet50(weights=None)"
     '  # "IMAGENET1K_V2" downloads 98 MB'
 )
 INPUT = 'input [ { name: "input"  data_type: TYPE_FP32  dims: [ 3, 224, 224 ] } ]'
@@ -43,7 +43,7 @@ OUTPUT = 'output [ { name: "logits"  data_type: TYPE_FP32  dims: [ 1000 ] } ]'
 NETWORKS = {
     "of pictures": (
         {
-            MODEL: "model = torchvision.models.regnet_y_400mf(num_classes=7)",
+            MODEL: "resnet50 = torchvision.models.regnet_y_400mf(num_classes=7)",
             OUTPUT: OUTPUT.replace("1000", "7"),
         },
         "torch.zeros(1, 3, 224, 224)",
@@ -51,7 +51,7 @@ NETWORKS = {
     "of text": (
         {
             MODEL: (
-                "model = torch.nn.Sequential(torch.nn.Embedding(100, 16), "
+                "resnet50 = torch.nn.Sequential(torch.nn.Embedding(100, 16), "
                 "torch.nn.Flatten(), torch.nn.Linear(12 * 16, 4))"
             ),
             "(torch.randn(2, 3, 224, 224),),": "(torch.randint(100, (2, 12)),),",
@@ -90,7 +90,7 @@ def test_a_network_of_ones_own_is_served_with_ten_lines_changed(network, tmp_pat
         assert len(re.findall(rf"^ *{re.escape(old)}$", program, re.M)) == 1, old
         program = program.replace(old, new)
     program += (
-        f"\nexpected = model({example}).detach().numpy()"
+        f"\nexpected = resnet50({example}).detach().numpy()"
         "\nprint('as PyTorch:', np.abs(logits - expected).max() < 1e-4)"
     )
     for name in "notebooks", "artifacts":
