@@ -1,28 +1,66 @@
 """What several tests share."""
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import nbformat
 import numpy as np
 import onnx
 import psutil
 import pytest
+from filelock import FileLock
 from onnx import TensorProto, helper, numpy_helper
 
 import embedded_triton
 from helpers import paths
+from helpers.null_model import write_null_model
+
+NEEDS_A_SERVER = {"artifacts", "server", "null_server"}  # the first runs 05, which does
+
+
+def pytest_collection_modifyitems(items):
+    """Mark a test by the fixtures that it uses: ``make check`` leaves these out."""
+    for item in items:
+        if NEEDS_A_SERVER & set(item.fixturenames):
+            item.add_marker("server")
+        if "browser" in item.fixturenames:
+            item.add_marker("slow")
 
 
 def triton_processes():
-    """Servers, stubs and supervisors of this checkout that are running."""
+    """Servers, stubs and supervisors of this checkout that these tests started.
+
+    Tests may run in several processes (pytest-xdist), each with a variable of its own,
+    which what it starts inherits.
+    """
     found = []
-    for process in psutil.process_iter(["pid", "exe", "cmdline"]):
+    for process in psutil.process_iter(["pid", "exe", "cmdline", "environ"]):
         text = " ".join([process.info["exe"] or "", *(process.info["cmdline"] or ())])
-        if str(embedded_triton.paths.ENVIRONMENT) in text:
+        worker = (process.info["environ"] or {}).get("PYTEST_XDIST_WORKER")
+        ours = worker == os.environ.get("PYTEST_XDIST_WORKER")
+        if ours and str(embedded_triton.paths.ENVIRONMENT) in text:
             found.append((process.info["pid"], text[:120]))
     return found
+
+
+@contextmanager
+def started(*arguments, **options):
+    """A server for a test that is not about stopping: killed at the end.
+
+    A stop takes 2 to 3 seconds: Triton's Python backend sleeps for one before it ends a
+    stub, and the server looks once a second whether all models are gone.
+    """
+    server = embedded_triton.start(*arguments, **options)
+    try:
+        yield server
+    finally:
+        if server.pid:
+            os.kill(server.pid, signal.SIGKILL)
+        server.stop()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -38,16 +76,46 @@ def artifacts():
     """The folder of artifacts, filled by the notebooks where it is empty."""
     needed = ["resnet50.onnx", "classifier.onnx", "reference.npz", "classifier.json"]
     models = [paths.MODEL_REPOSITORY / "classifier_onnx/1/model.onnx"]
-    if not all(x.exists() for x in [*map(paths.ARTIFACTS.joinpath, needed), *models]):
-        series = [sys.executable, "-m", "tools.run_series", "01", "05"]
-        subprocess.run(series, check=True, cwd=paths.ROOT)
+    paths.ARTIFACTS.mkdir(exist_ok=True)
+    with FileLock(paths.ARTIFACTS / ".lock"):
+        files = [*map(paths.ARTIFACTS.joinpath, needed), *models]
+        if not all(x.exists() for x in files):
+            series = [sys.executable, "-m", "tools.run_series", "01", "05"]
+            subprocess.run(series, check=True, cwd=paths.ROOT)
     return paths.ARTIFACTS
 
 
 @pytest.fixture(scope="session")
 def server(artifacts):
     """A server with the classifier."""
-    with embedded_triton.start(models=["classifier_onnx"]) as server:
+    with started(models=["classifier_onnx"]) as server:
+        yield server
+
+
+NULL_CONFIG = """\
+backend: "onnxruntime"
+max_batch_size: 8
+input [ { name: "x" data_type: TYPE_FP32 dims: [ 4 ] } ]
+output [ { name: "y" data_type: TYPE_FP32 dims: [ 2 ] } ]
+instance_group [ { count: 1 kind: KIND_CPU } ]
+dynamic_batching { }
+"""
+POLICY = "dynamic_batching { default_queue_policy { max_queue_size: 1 } }"
+
+
+@pytest.fixture(scope="session")
+def null_server(tmp_path_factory):
+    """Two models that answer with zeros; ``slow`` takes 50 ms and has a short queue."""
+    repository = tmp_path_factory.mktemp("repository")
+    write_null_model(repository, "nothing", NULL_CONFIG)
+    limited = NULL_CONFIG.replace("dynamic_batching { }", POLICY)
+    write_null_model(repository, "slow", limited)
+    slow = repository / "slow/1/model.py"
+    text = slow.read_text().replace(
+        "return [self", "time.sleep(0.05)\n        return [self"
+    )
+    slow.write_text(f"import time\n{text}")
+    with started(repository) as server:
         yield server
 
 

@@ -25,9 +25,8 @@ from PIL import Image
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
-import embedded_triton
 import repository_check
-from conftest import triton_processes
+from conftest import started, triton_processes
 from helpers import classifiers, images, paths
 
 MODELS = ["classify", "classify_bls", "classify_pixels", "resnet50_numbers"]
@@ -69,7 +68,7 @@ def repository(artifacts, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def serving(repository):
-    with embedded_triton.start(repository, models=MODELS) as server:
+    with started(repository, models=MODELS) as server:
         yield server
 
 

@@ -21,8 +21,10 @@ from onnx import helper, numpy_helper
 from tritonclient.utils import InferenceServerException
 
 import embedded_triton
-from conftest import make_model, taught
+from conftest import make_model, started, taught
 from helpers import triton_config
+
+pytestmark = pytest.mark.server
 
 CONFIG = """\
 backend: "onnxruntime"
@@ -167,7 +169,7 @@ class Clients:
 
 def test_rolling_out_and_back_loses_nothing_and_mixes_nothing(repository):
     folder = repository / "factor"
-    with embedded_triton.start(repository, models=["factor"]) as server:
+    with started(repository, models=["factor"]) as server:
         client = grpcclient.InferenceServerClient(server.grpc)
         with Clients(server.grpc) as clients:
             time.sleep(0.5)
@@ -213,7 +215,7 @@ def test_rolling_out_and_back_loses_nothing_and_mixes_nothing(repository):
 def test_polling_follows_whatever_it_finds(repository, tmp_path):
     folder = repository / "factor"
     arguments = ["--model-control-mode=poll", "--repository-poll-secs=1"]
-    with embedded_triton.start(repository, arguments=arguments) as server:
+    with started(repository, arguments=arguments) as server:
         client = grpcclient.InferenceServerClient(server.grpc)
         add_version(folder, 2)
         whole = (folder / "2" / "model.onnx").read_bytes()
@@ -239,7 +241,7 @@ def test_the_cache_does_not_notice_a_new_file(repository):
     folder = repository / "factor"
     triton_config.write(CONFIG + "response_cache { enable: true }", folder)
     arguments = ["--cache-config=local,size=1048576"]
-    with embedded_triton.start(repository, ["factor"], arguments=arguments) as server:
+    with started(repository, ["factor"], arguments=arguments) as server:
         client = grpcclient.InferenceServerClient(server.grpc)
         for _ in range(3):
             client.infer("factor", request(3))
@@ -323,7 +325,7 @@ def test_a_queue_policy_refuses_with_unavailable(slow_repository):
     config = SLOW.replace("count: 2", "count: 1") + policy
     triton_config.write(config, slow_repository / "slow")
     with (
-        embedded_triton.start(slow_repository, models=["slow"]) as server,
+        started(slow_repository, models=["slow"]) as server,
         grpcclient.InferenceServerClient(server.grpc) as client,
         ThreadPoolExecutor() as pool,
     ):
@@ -420,7 +422,7 @@ def test_a_guarded_server(slow_repository, tmp_path):
         f"--http-restricted-api={OPERATORS}:admin-key=secret",
         f"--grpc-restricted-protocol={OPERATORS}:admin-key=secret",
     ]
-    with embedded_triton.start(slow_repository, ["fast"], arguments=doors) as server:
+    with started(slow_repository, ["fast"], arguments=doors) as server:
         known = grpcclient.InferenceServerClient(
             server.grpc,
             ssl=True,
@@ -477,7 +479,7 @@ def listening(process):
 
 
 def test_nobody_listens_beyond_this_machine(slow_repository):
-    with embedded_triton.start(slow_repository) as server:
+    with started(slow_repository) as server:
         url = f"http://{server.metrics}/metrics"
         wait_for(lambda: embedded_triton._answers(url))  # the last to listen
         addresses = listening(psutil.Process(server._supervisor.pid))

@@ -2,146 +2,15 @@
 
 import json
 import re
-import signal
-import subprocess
-import sys
-import time
 
 import nbformat
 import numpy as np
-import psutil
 import pytest
 
-import embedded_triton
 from helpers import balancer, paths
-from helpers.balancer import BalancerError
 from tools import run_series
 
 NOTEBOOK = paths.NOTEBOOKS / "11_scale_out.ipynb"
-CONFIG = """\
-global
-    stats socket "${SOCKET}" mode 600 level admin
-defaults
-    mode http
-    option httpchk GET /v2/health/ready
-    default-server check inter 200ms fall 2 rise 1
-    timeout connect 1s
-    timeout client 60s
-    timeout server 60s
-listen http
-    bind 127.0.0.1:PORT
-    server r0 SERVER
-"""
-needs_haproxy = pytest.mark.skipif(
-    not balancer.program(), reason="HAProxy is not installed: apt install haproxy"
-)
-
-
-def config(server, port=None):
-    port = port or embedded_triton.free_ports(1)[0]
-    return CONFIG.replace("PORT", str(port)).replace("SERVER", server)
-
-
-def haproxies():
-    """Process ids of the HAProxies that run."""
-    return {x.pid for x in psutil.process_iter(["name"]) if x.info["name"] == "haproxy"}
-
-
-@needs_haproxy
-def test_passes_requests_on_and_leaves_nothing(server):
-    (port,) = embedded_triton.free_ports(1)
-    before = haproxies()
-    with balancer.start(config(server.http, port)) as front:
-        embedded_triton.attach(f"127.0.0.1:{port}")
-        assert front.servers()["http/r0"]["status"] == "UP"
-        (pid,) = haproxies() - before
-        listening = psutil.Process(pid).net_connections("tcp")
-        addresses = {x.laddr for x in listening if x.status == "LISTEN"}
-        assert addresses == {("127.0.0.1", port)}
-        assert front.socket.stat().st_mode & 0o777 == 0o600
-    front.stop()  # a second time does nothing
-    assert haproxies() == before
-    assert not front.socket.parent.exists()
-    with pytest.raises(BalancerError, match="does not answer at"):
-        front.ask("show stat")
-
-
-@needs_haproxy
-def test_the_socket_takes_commands(server):
-    with balancer.start(config(server.http)) as front:
-        front.ask("set server http/r0 state maint")
-        assert front.wait("http/r0", "MAINT") < 5
-        with pytest.raises(BalancerError, match=r"is MAINT after 0\.1 s; expected UP"):
-            front.wait("http/r0", "UP", timeout=0.1)
-        with pytest.raises(BalancerError, match="No such server"):
-            front.ask("set server http/r9 state maint")
-
-
-@needs_haproxy
-def test_says_what_is_wrong_with_a_configuration(server):
-    wrong = config(server.http).replace("mode http", "mode htp")
-    with pytest.raises(BalancerError, match=r"haproxy-\w+\.cfg:4\] : .*'htp'"):
-        balancer.start(wrong)
-
-
-@needs_haproxy
-def test_says_when_no_server_is_there():
-    (free,) = embedded_triton.free_ports(1)
-    with pytest.raises(BalancerError, match="did not find its servers"):
-        balancer.start(config(f"127.0.0.1:{free}"), timeout=2)
-
-
-@needs_haproxy
-def test_ends_with_its_owner(server, tmp_path):
-    before = haproxies()
-    (tmp_path / "haproxy.cfg").write_text(config(server.http))
-    program = (
-        "import sys, time; from pathlib import Path; from helpers import balancer\n"
-        "front = balancer.start(Path(sys.argv[1]).read_text())\n"
-        "print('up', flush=True); time.sleep(60)"
-    )
-    owner = subprocess.Popen(
-        [sys.executable, "-c", program, tmp_path / "haproxy.cfg"],
-        stdout=subprocess.PIPE,
-        cwd=paths.ROOT,
-    )
-    assert owner.stdout.readline() == b"up\n"
-    assert haproxies() != before
-    owner.send_signal(signal.SIGKILL)
-    owner.wait()
-    deadline = time.monotonic() + 10
-    while haproxies() != before and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert haproxies() == before
-
-
-@pytest.fixture
-def no_haproxy(monkeypatch):
-    monkeypatch.setenv("TUTORIAL_HAPROXY", "")
-    balancer.available.cache_clear()
-    yield
-    balancer.available.cache_clear()
-
-
-def test_says_how_to_install_what_is_missing(no_haproxy, capsys):
-    with pytest.raises(BalancerError, match="not installed: apt install haproxy"):
-        balancer.start("")
-    assert not balancer.available()
-    assert not balancer.available()
-    assert capsys.readouterr().out.count("apt install haproxy") == 1
-
-
-def test_reads_the_recording_where_it_is_missing(no_haproxy):
-    def with_retry():
-        raise AssertionError("nothing can be measured here")
-
-    def something_else():
-        pass
-
-    recorded = json.loads(balancer.RECORDING.read_text())
-    assert balancer.measured(with_retry) == recorded["with_retry"]
-    with pytest.raises(BalancerError, match="no something_else in"):
-        balancer.measured(something_else)
 
 
 def test_nothing_was_lost_in_the_recording():
@@ -151,6 +20,7 @@ def test_nothing_was_lost_in_the_recording():
     assert {"processor", "HAProxy", "Triton"} <= recorded["environment"].keys()
 
 
+@pytest.mark.slow
 def test_the_notebook_shows_the_recording_without_haproxy(artifacts, monkeypatch):
     monkeypatch.setenv("TUTORIAL_HAPROXY", "")
     monkeypatch.setattr(run_series, "EXECUTED", paths.LOGS)

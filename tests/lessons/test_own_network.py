@@ -10,6 +10,8 @@ import pytest
 import embedded_triton
 from helpers import paths
 
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
 # The cells to copy, by a line of each, as the README lists them.
 CELLS = (
     ("01_export_to_onnx", "resnet50.eval()"),

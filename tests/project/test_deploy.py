@@ -402,6 +402,7 @@ def storage(container):
         found.shutdown()
 
 
+@pytest.mark.server
 def test_triton_reads_the_models_from_object_storage(
     artifacts, container, storage, tmp_path
 ):
@@ -511,6 +512,7 @@ def ask(address, text):
     return {x["metric"].get("pod"): float(x["value"][1]) for x in result}
 
 
+@pytest.mark.slow
 def test_prometheus_computes_what_the_autoscaler_reads(cluster, server, prometheus):
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:

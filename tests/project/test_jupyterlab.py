@@ -13,6 +13,8 @@ import pytest
 import embedded_triton
 from helpers import paths
 
+pytestmark = pytest.mark.slow
+
 LESSON = "04_inspect_tensorrt_engine"  # tables, figures, provoked failures
 SCREENSHOTS = paths.ARTIFACTS / "screenshots"
 SETTINGS = {

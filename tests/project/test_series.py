@@ -14,6 +14,7 @@ import torchvision
 import tritonclient.grpc as grpcclient
 
 import embedded_triton
+from conftest import started
 from helpers import classifiers, parity, paths
 
 
@@ -37,6 +38,8 @@ def run_series(checkout, *arguments, **variables):
     )
 
 
+@pytest.mark.slow
+@pytest.mark.server
 def test_resnet50_goes_the_whole_way_with_a_checkpoint(checkout):
     torch.manual_seed(1)
     state = torchvision.models.resnet50(weights=None).state_dict()
@@ -56,6 +59,8 @@ def test_resnet50_goes_the_whole_way_with_a_checkpoint(checkout):
     assert (checkout / "artifacts/executed/07_classify_from_a_client.html").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.server
 def test_resnet50_with_seeded_weights_is_exported_proved_and_served(
     tmp_path, monkeypatch
 ):
@@ -80,7 +85,7 @@ def test_resnet50_with_seeded_weights_is_exported_proved_and_served(
     images = np.random.default_rng(0).standard_normal((3, 3, 224, 224), np.float32)
     session = onnxruntime.InferenceSession(folder / "model.onnx")
     with (
-        embedded_triton.start(tmp_path) as server,
+        started(tmp_path) as server,
         grpcclient.InferenceServerClient(server.grpc) as client,
     ):
         for size in 1, 3:

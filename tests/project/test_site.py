@@ -11,6 +11,8 @@ from bs4 import BeautifulSoup
 from helpers import paths
 from tools.lessons import lesson_paths
 
+pytestmark = pytest.mark.slow
+
 LESSONS = [path.stem for path in lesson_paths()]
 
 

@@ -2,6 +2,7 @@
 
 import re
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import numpy as np
 import psutil
@@ -10,8 +11,9 @@ import tritonclient.grpc as grpcclient
 from onnx import TensorProto, helper, numpy_helper
 from tritonclient.utils import InferenceServerException
 
-import embedded_triton
-from conftest import make_model, save_model
+from conftest import make_model, save_model, started
+
+pytestmark = pytest.mark.server
 
 X = 'input [ { name: "x" data_type: TYPE_FP32 dims: [ 4 ] } ]\n'
 Y = 'output [ { name: "y" data_type: TYPE_FP32 dims: [ 4 ] } ]\n'
@@ -60,15 +62,13 @@ REFUSED = {
 @pytest.fixture(scope="module")
 def make_server():
     """Start a server on a repository; it is stopped at the end of the module."""
-    servers = []
+    with ExitStack() as servers:
 
-    def make(repository, models):
-        servers.append(embedded_triton.start(repository, models=models))
-        return grpcclient.InferenceServerClient(servers[-1].grpc)
+        def make(repository, models):
+            server = servers.enter_context(started(repository, models=models))
+            return grpcclient.InferenceServerClient(server.grpc)
 
-    yield make
-    for server in servers:
-        server.stop()
+        yield make
 
 
 def test_refuses_in_the_words_of_the_real_backend(make_repository, make_server):
