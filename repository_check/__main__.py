@@ -1,5 +1,5 @@
 import sys
 
-from repository_check import main
+from .report import main
 
 sys.exit(main())
