@@ -32,6 +32,19 @@ CONTENTS = """
 :glob:
 
 notebooks/[0-9]*
+```
+
+```{toctree}
+:hidden:
+:caption: Further
+
+docs/your_own_network
+docs/gpu_and_docker
+docs/several_servers
+docs/check_a_repository
+docs/benchmark
+docs/troubleshooting
+docs/settings
 docs/glossary
 ```
 
@@ -39,7 +52,8 @@ docs/glossary
 :hidden:
 :caption: The project
 
-CONTRIBUTING
+docs/contributing
+docs/licences
 README.zh-CN
 ```
 """

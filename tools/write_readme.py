@@ -1,4 +1,4 @@
-"""Numbers in READMEs and notebooks: ``python -m tools.write_readme`` writes them.
+"""Numbers in READMEs, docs and notebooks: ``python -m tools.write_readme`` writes them.
 
 They come from the notebooks themselves, from ``embedded_triton.versions`` and from
 ``recordings/two_cores/``; a test says when they are stale.
@@ -17,13 +17,18 @@ from repository_check import servers
 from tools import benchmark
 from tools.lessons import lesson_paths
 
-READMES = [paths.ROOT / "README.md", paths.ROOT / "README.zh-CN.md"]
 RUNS = paths.TWO_CORES / "series.json"
 
 # Silent reading of English non-fiction: Brysbaert 2019, doi 10.1016/j.jml.2019.104047.
 WORDS_PER_MINUTE = 238
 # Our own estimates, in seconds.
 LINE_OF_CODE, LINE_OF_OUTPUT, FIGURE = 3, 1, 20
+
+# Rows of a README: a lesson, and a part of the series with the sums of its lessons.
+LESSON = re.compile(
+    r"^(\| \d\d \| \[.+?\]\(notebooks/(.+?)\.ipynb\) \|[^|]+\|)[^|]*\|[^|]*\|", re.M
+)
+PART = re.compile(r"^(\| \*\*\d\*\* \|[^|]+\|[^|]+\|)([^|]*)\|([^|]*)\|", re.M)
 
 
 def minutes_to_read(notebook):
@@ -74,7 +79,12 @@ def duration(seconds):
     """``40 seconds``, ``2.5 minutes``; rounded up."""
     if seconds <= 90:
         return f"{-10 * (-seconds // 10):.0f} seconds"
-    return f"{-(-seconds // 30) / 2:g} minutes"
+    return f"{half_minutes(seconds)} minutes"
+
+
+def half_minutes(seconds):
+    """``2.5``; rounded up."""
+    return f"{-(-seconds // 30) / 2:g}"
 
 
 def replace(pattern, by, text):
@@ -89,7 +99,7 @@ def replace(pattern, by, text):
     return text
 
 
-def fill(text, header, rows):
+def fill_table(text, header, rows):
     """One table of a Markdown text, with the cells of each row that are not None.
 
     Raises:
@@ -113,52 +123,64 @@ def fill(text, header, rows):
     return text[: found[0].start(1)] + table + text[found[0].end(1) :]
 
 
+def fill_part(rows):
+    """One part of the table of lessons, with their times and the sums of these."""
+    names = [lesson[2] for lesson in LESSON.finditer(rows)]
+    files = [paths.NOTEBOOKS / f"{name}.ipynb" for name in names]
+    read = [minutes_to_read(nbformat.read(file, as_version=4)) for file in files]
+    run = [runs()[name]["seconds"] for name in names]
+    times = {x: f" {y} | {z:.0f} |" for x, y, z in zip(names, read, run)}
+    rows = PART.sub(rf"\g<1> {sum(read)} | {sum(run):.0f} |", rows)
+    return LESSON.sub(lambda lesson: lesson[1] + times[lesson[2]], rows)
+
+
 def fill_readme(text):
-    """A README, in either language, with the numbers that hold now."""
-    lessons = {x.stem: nbformat.read(x, as_version=4) for x in lesson_paths()}
-    every = runs()
-    stored = [every[name] for name in lessons]
-    text = fill(
-        text,
-        r"\| \| notebook",
-        [
-            [None, None, None, minutes_to_read(x), f"{run['seconds']:.0f}", None]
-            for x, run in zip(lessons.values(), stored)
-        ],
-    )
-    text = fill(
-        text,
-        r"\| \| [^|]+ \| Triton",
-        [
-            [
-                None,
-                f"`{server.where}`",
-                server.triton,
-                server.tensorrt or "—",
-                reads.onnxruntime,
-                reads.ir_version,
-                reads.opset,
-            ]
-            for server, reads in (
-                (versions.CONTAINER, servers.CONTAINER),
-                (versions.EMBEDDED, servers.EMBEDDED),
-            )
-        ],
-    )
-    measured = json.loads((paths.TWO_CORES / "benchmark.json").read_text())
-    text = fill(
-        text,
-        r"\| .*ResNet-50.*\|.*\|.*\|",
-        [
-            [None, *(f"{x:.2f}" for x in row)]
-            for row in benchmark.summary(measured["ratios"]).to_numpy()
-        ],
-    )
-    minutes = round(sum(run["seconds"] for run in stored) / 60)
-    pattern = r"(itself takes about |大约需要 )\d+( minutes| 分钟)"
+    """A README, in either language, with the times that hold now."""
+    before, *parts = re.split(r"(?=^\| \*\*\d)", text, flags=re.M)
+    text = before + "".join(map(fill_part, parts))
+    minutes = half_minutes(float(PART.search(text)[3]))
+    pattern = r"(path itself takes |路径本身需要 )[\d.]+( minutes| 分钟)"
     text = replace(pattern, rf"\g<1>{minutes}\2", text)
-    machines = "; ".join(sorted({run["processor"] for run in stored}))
+    stored = [runs()[path.stem]["processor"] for path in lesson_paths()]
+    machines = "; ".join(sorted(set(stored)))
     return replace(r"`[^`]+ GB of memory`", f"`{machines}`", text)
+
+
+def fill_versions(text):
+    """The page about containers, with the versions that meet in each server."""
+    each = (
+        (versions.CONTAINER, servers.CONTAINER),
+        (versions.EMBEDDED, servers.EMBEDDED),
+    )
+    rows = [
+        [
+            None,
+            f"`{server.where}`",
+            server.triton,
+            server.tensorrt or "—",
+            reads.onnxruntime,
+            reads.ir_version,
+            reads.opset,
+        ]
+        for server, reads in each
+    ]
+    return fill_table(text, r"\| \| where \| Triton", rows)
+
+
+def fill_benchmark(text):
+    """The page about the benchmark, with what it measured on two cores."""
+    measured = json.loads((paths.TWO_CORES / "benchmark.json").read_text())
+    ratios = benchmark.summary(measured["ratios"]).to_numpy()
+    rows = [[None, *(f"{x:.2f}" for x in row)] for row in ratios]
+    return fill_table(text, r"\| .*ResNet-50", rows)
+
+
+PAGES = {
+    paths.ROOT / "README.md": fill_readme,
+    paths.ROOT / "README.zh-CN.md": fill_readme,
+    paths.ROOT / "docs" / "gpu_and_docker.md": fill_versions,
+    paths.ROOT / "docs" / "benchmark.md": fill_benchmark,
+}
 
 
 def lesson(path):
@@ -177,8 +199,8 @@ def lesson(path):
 def main():
     for path in lesson_paths():
         nbformat.write(lesson(path), path)
-    for path in READMES:
-        path.write_text(fill_readme(path.read_text()))
+    for path, fill in PAGES.items():
+        path.write_text(fill(path.read_text()))
     return 0
 
 

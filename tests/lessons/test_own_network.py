@@ -12,7 +12,7 @@ from helpers import paths
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
-# The cells to copy, by a line of each, as the README lists them.
+# The cells to copy, by a line of each, as docs/your_own_network.md lists them.
 CELLS = (
     ("01_export_to_onnx", "resnet50.eval()"),
     ("01_export_to_onnx", "def export(network, path):"),
@@ -109,7 +109,6 @@ def test_a_network_of_ones_own_is_served_with_ten_lines_changed(network, tmp_pat
     assert "ready: True" in result.stdout and "as PyTorch: True" in result.stdout
 
 
-def test_the_readme_names_these_cells():
-    text = (paths.ROOT / "README.md").read_text()
-    section = text.partition("## Your own model")[2].partition("\n## ")[0]
-    assert re.findall(r"\) \| `(.+?)` \|", section) == [line for _, line in CELLS]
+def test_the_page_names_these_cells():
+    text = (paths.ROOT / "docs" / "your_own_network.md").read_text()
+    assert re.findall(r"\) \| `(.+?)` \|", text) == [line for _, line in CELLS]

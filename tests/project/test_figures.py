@@ -43,6 +43,7 @@ def page(browser):
     page.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("font", FONTS, ids=["own font", "wide font"])
 @pytest.mark.parametrize("path", FIGURES, ids=lambda path: path.stem)
 def test_every_text_stays_in_its_box(page, path, font):
@@ -51,6 +52,7 @@ def test_every_text_stays_in_its_box(page, path, font):
     assert not page.evaluate(MISTAKES)
 
 
+@pytest.mark.slow
 def test_a_text_that_leaves_its_box_is_found(page):
     page.set_content(
         '<svg viewBox="0 0 300 90"><rect width="300" height="90"/><g>'
@@ -63,6 +65,7 @@ def test_a_text_that_leaves_its_box_is_found(page):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FIGURES, ids=lambda path: path.stem)
 def test_a_figure_is_described_and_not_too_wide(page, path):
     page.goto(path.as_uri())
