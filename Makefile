@@ -1,39 +1,48 @@
-# Everything here works on a fresh Linux machine with Python 3.11 or 3.12.
-PYTHON ?= python3
+# Everything here works on a fresh Linux machine with Python 3.11 or 3.12: make help
+set_up = @for python in $(PYTHON) python3 python3.12 python3.11; do \
+	$$python -c '' 2>/dev/null && exec $$python tools/set_up.py $(1); done; \
+	echo 'There is no Python that runs: install python3, or try make PYTHON=python3.12 ...' >&2; exit 1
 
 help:           ## explain these targets
-	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
 
-run: setup      ## run the whole series; ends in predictions on pictures
+run: setup      ## run Part 1, from PyTorch to predictions on pictures
+	.venv/bin/python -m tools.run_series 00 01 02 03 04 05 06 07
+
+run-all: setup  ## run every lesson
 	.venv/bin/python -m tools.run_series
 
-test: setup     ## run every notebook against its stored outputs, and the tests
-	.venv/bin/pytest --nbval notebooks tests
+lab: setup      ## open the notebooks in JupyterLab
+	.venv/bin/jupyter lab notebooks
+
+check: dev      ## ruff, and the tests that take less than two minutes
+	.venv/bin/ruff check . && .venv/bin/ruff format --check .
+	.venv/bin/pytest -m "not slow and not server" tests
+
+test: dev       ## run every lesson against its stored outputs, and the tests
+	.venv/bin/pytest --nbval notebooks --ignore notebooks/solutions --durations 20
+	.venv/bin/pytest -n 2 --dist loadfile -m "not slow" tests --durations 20
+
+test-slow: dev  ## run the solutions, and the tests that are long or need a browser
+	.venv/bin/pytest --nbval notebooks/solutions --durations 20
+	.venv/bin/pytest -m slow tests --durations 20
+
+site: dev       ## build the series as web pages, to read without JupyterLab
+	.venv/bin/sphinx-build --fail-on-warning --keep-going --quiet -c docs . artifacts/site
+	@echo 'Open artifacts/site/index.html'
 
 benchmark: setup ## measure ResNet-50 on this machine, with repeats; some minutes
 	.venv/bin/python -m tools.run_series 01 05
 	.venv/bin/python -m tools.benchmark
 
-lab: setup      ## open the notebooks in JupyterLab
-	.venv/bin/jupyter lab notebooks
-
-site: .venv/ready ## build the series as web pages, to read without JupyterLab
-	.venv/bin/sphinx-build --fail-on-warning --keep-going --quiet -c docs . artifacts/site
-	@echo 'Open artifacts/site/index.html'
-
 clean:          ## remove what was installed and what the notebooks wrote
 	rm -rf .venv .venv-triton artifacts
 	rm -f model_repository/*/[0-9]*/model.onnx model_repository/*/[0-9]*/model.plan
 
-setup: .venv/ready
-	@.venv/bin/python -c "import embedded_triton; embedded_triton.install()"
+setup:          ## install what the lessons need into .venv and .venv-triton
+	$(call set_up)
 
-.venv/ready: requirements.txt
-	@$(PYTHON) -c "import sys; v = sys.version.split()[0]; (3, 11) <= sys.version_info < (3, 13) or sys.exit(f'found Python {v}: Python 3.11 or 3.12 is needed; try: make PYTHON=python3.12 ...')"
-	@echo 'Installing into .venv: 7 GB, some minutes the first time'
-	$(PYTHON) -m venv --clear .venv
-	.venv/bin/pip install --quiet --requirement requirements.txt
-	.venv/bin/pip install --quiet --no-deps --no-build-isolation --editable .
-	touch .venv/ready
+dev:
+	$(call set_up,--dev)
 
-.PHONY: help run test benchmark lab site clean setup
+.PHONY: help run run-all lab check test test-slow site benchmark clean setup dev

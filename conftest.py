@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import pytest
-from nbval.plugin import IPyNbCell, IPyNbFile
+from nbval.plugin import IPyNbCell, IPyNbFile, NbCellError
 
+from embedded_triton import NoServerError
 from tools.run_series import answer_as_stored
 
 SANITIZE = Path(__file__).parent / "tests" / "data" / "nbval_sanitize.cfg"
-RAISED = pytest.StashKey[str]()
+STOPPED = pytest.StashKey[str]()  # why the rest of a notebook is skipped
 
 
 def tags(item):
@@ -29,19 +30,29 @@ def pytest_collectstart(collector):
 
 def pytest_runtest_setup(item):
     """Skip the rest of a notebook once one of its cells has raised."""
-    if cell := item.parent.stash.get(RAISED, None):
-        pytest.skip(f"{cell} raised")
+    if reason := item.parent.stash.get(STOPPED, None):
+        pytest.skip(reason)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
-    """Let a cell tagged ``timeout=900`` outlive ``--nbval-cell-timeout``."""
+    """Let a cell tagged ``timeout=900`` outlive ``--nbval-cell-timeout``.
+
+    A cell that needs a server where none can be started is skipped.
+    """
     with pytest.MonkeyPatch.context() as patch:
         for tag in tags(item):
             if tag.startswith("timeout="):
                 seconds = float(tag.removeprefix("timeout="))
                 patch.setattr(item.config.option, "nbval_cell_timeout", seconds)
-        return (yield)
+        try:
+            return (yield)
+        except NbCellError as error:
+            name, _, reason = (error.inner_traceback or "").partition(": ")
+            if name != NoServerError.__name__:
+                raise
+            item.parent.stash[STOPPED] = reason
+            pytest.skip(reason)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -49,5 +60,5 @@ def pytest_runtest_makereport(item, call):
     report = yield
     differs = report.failed and str(call.excinfo.value) == "Cell outputs differ"
     if isinstance(item, IPyNbCell) and report.failed and not differs:
-        item.parent.stash[RAISED] = item.name
+        item.parent.stash[STOPPED] = f"{item.name} raised"
     return report

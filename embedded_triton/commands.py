@@ -7,8 +7,8 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from embedded_triton import paths, versions
-from embedded_triton.errors import TritonServerError
+from embedded_triton import paths, system, versions
+from embedded_triton.errors import NoServerError, TritonServerError
 from embedded_triton.installation import BACKENDS_IN_PYTHON
 
 
@@ -83,14 +83,33 @@ def container_command(repository, ports, name):
     ]
 
 
+def check_embedded():
+    """Raise NoServerError where the embedded server does not run."""
+    if obstacle := system.find_server_obstacle():
+        raise NoServerError(
+            f"{obstacle}: set TUTORIAL_TRITON=docker where Docker is installed, or, for "
+            "lessons 07 and 09, TUTORIAL_TRITON=host:port of a server that runs"
+        )
+
+
 def check_docker():
-    """Raise TritonServerError where the container cannot be started."""
+    """Raise an error where the container cannot be started.
+
+    Raises:
+        NoServerError: there is no Docker, and the embedded server does not run here.
+        TritonServerError: there is no Docker, or not yet the container's image.
+    """
     image = versions.CONTAINER.where
     try:
         result = subprocess.run(
             ["docker", "image", "inspect", image], capture_output=True, text=True
         )
     except FileNotFoundError:
+        if obstacle := system.find_server_obstacle():
+            raise NoServerError(
+                f"there is no docker on PATH, and {obstacle}: install Docker, or set, "
+                "for lessons 07 and 09, TUTORIAL_TRITON=host:port of a server that runs"
+            ) from None
         raise TritonServerError(
             "there is no docker on PATH: install it, or use the embedded server"
         ) from None

@@ -1,5 +1,13 @@
-"""The one kind of error that this package raises of its own."""
+"""The errors that this package raises of its own."""
 
 
 class TritonServerError(RuntimeError):
     """The server cannot be installed, did not start, or cannot be reached."""
+
+
+class NoServerError(TritonServerError):
+    """Neither the embedded server nor a container can be started on this machine."""
+
+    def _render_traceback_(self):
+        """What IPython shows instead of a traceback: nothing in the cell is wrong."""
+        return [f"{type(self).__name__}: {self}"]

@@ -1,12 +1,10 @@
 """Install the embedded server into an environment of its own."""
 
 import shutil
-import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
-from embedded_triton import paths
+from embedded_triton import packages, paths, system
 from embedded_triton.errors import TritonServerError
 
 # What lies in the folder of each: its model.py, and what that imports.
@@ -26,30 +24,6 @@ server="$site/pytriton/tritonserver"
 exec "$server/bin/tritonserver" --backend-directory="$home/backends" \\
     --cache-directory="$server/caches" "$@"
 """
-
-
-def find_libpython():
-    """Path of ``libpython3.X.so``, which Triton's Python stub is linked against.
-
-    Raises:
-        TritonServerError: this Python has none.
-    """
-    version = f"3.{sys.version_info.minor}"
-    folders = (
-        sysconfig.get_config_var("LIBDIR"),
-        f"{sys.base_prefix}/lib",
-        f"/usr/lib/{sysconfig.get_config_var('MULTIARCH')}",
-    )
-    for folder in folders:
-        library = Path(folder, f"libpython{version}.so.1.0")
-        if library.exists():
-            return library
-    raise TritonServerError(
-        f"{sys.executable} has no libpython{version}.so.1.0, which the embedded Triton "
-        f"needs. On Debian or Ubuntu: apt install libpython{version}. With pyenv: "
-        "PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install ... "
-        "The Pythons of conda and uv have it."
-    )
 
 
 def refresh():
@@ -98,11 +72,16 @@ def install():
     changed since. An interrupted installation starts from nothing the next time.
 
     Returns:
-        The path of the start script, ``.venv-triton/bin/tritonserver``.
+        The path of the start script, ``.venv-triton/bin/tritonserver``; None, after a
+        sentence that says why, where the embedded server does not run.
 
     Raises:
-        TritonServerError: this Python is none that the server can use, or pip failed.
+        TritonServerError: this Python is none that the server can use.
+        RuntimeError: pip failed.
     """
+    if obstacle := system.find_server_obstacle():
+        print(f"No server is installed: {obstacle}.", file=sys.stderr)
+        return None
     home = paths.ENVIRONMENT
     installed = home / paths.REQUIREMENTS.name
     if (
@@ -112,29 +91,19 @@ def install():
     ):
         refresh()
         return paths.TRITONSERVER
-    if sys.version_info[:2] not in ((3, 11), (3, 12)):
+    if sys.version_info[:2] not in system.PYTHONS:
         raise TritonServerError(
             f"found Python {sys.version.split()[0]}; the embedded Triton needs numpy<2 "
             "and with it Python 3.11 or 3.12"
         )
-    libpython = find_libpython()
+    libpython = system.find_libpython()
+    if libpython is None:
+        raise TritonServerError(system.explain_missing(system.find_missing()))
     print(f"Installing the server into {home.name}: a minute or two", file=sys.stderr)
     shutil.rmtree(home, ignore_errors=True)
     python = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
-    for command in (
-        [python, "-m", "venv", home],
-        [
-            home / "bin" / "pip",
-            "install",
-            "--quiet",
-            "--requirement",
-            paths.REQUIREMENTS,
-        ],
-    ):
-        result = subprocess.run(command, capture_output=True, text=True)
-        if result.returncode:
-            text = result.stdout + result.stderr
-            raise TritonServerError(f"{' '.join(map(str, command))} failed:\n{text}")
+    packages.check_run(python, "-m", "venv", home)
+    packages.install_packages(home, "--requirement", paths.REQUIREMENTS)
 
     _add_python_backend(home)
     (home / "lib" / libpython.name).symlink_to(libpython)

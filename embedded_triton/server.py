@@ -101,10 +101,13 @@ def start(
     ports=None,
     arguments=(),
     timeout=60,
-    docker=False,
+    docker=None,
     check=True,
 ):
     """Start a server and wait until it is ready.
+
+    That is NVIDIA's container where the environment variable ``TUTORIAL_TRITON`` is
+    ``docker``, and the embedded server otherwise.
 
     Args:
         repository: the model repository.
@@ -113,9 +116,9 @@ def start(
         ports: HTTP, gRPC and metrics port; None for free ones.
         arguments: further arguments for ``tritonserver``.
         timeout: seconds to wait for readiness.
-        docker: start NVIDIA's container, with all GPUs where there are any, instead of
-            the embedded server. Its image has to be there: 9 GB are not fetched
-            behind your back.
+        docker: whether to start the container, whatever the variable says. It gets
+            all GPUs where there are any. Its image has to be there: 9 GB are not
+            fetched behind your back.
         check: look for what the server would refuse first, with ``repository_check``.
 
     Returns:
@@ -123,6 +126,8 @@ def start(
 
     Raises:
         FileNotFoundError: there is no such repository.
+        NoServerError: the embedded server does not run on this machine, and Docker is
+            not chosen or not installed.
         TritonServerError: the server or the container's image is not installed, a port
             is taken, a model would be refused, or the server ended or was not ready in
             time; the message holds the findings, or the log's error lines and what
@@ -130,9 +135,12 @@ def start(
     """
     if not Path(repository).is_dir():
         raise FileNotFoundError(f"there is no model repository at {repository}")
+    if docker is None:
+        docker = os.environ.get("TUTORIAL_TRITON") == "docker"
     if docker:
         commands.check_docker()
     else:
+        commands.check_embedded()
         installation.check_installation()
         installation.refresh()
         commands.check_arguments(arguments)
@@ -240,7 +248,7 @@ def serve(models):
     """
     address = os.environ.get("TUTORIAL_TRITON")
     if address in (None, "", "docker"):
-        return start(models=models, docker=address == "docker")
+        return start(models=models)
     server = attach(address)
     for model in models:
         if not _answers(f"http://{server.http}/v2/models/{model}/ready"):

@@ -51,6 +51,7 @@ def start_supervised(name, command, log, environment=None):
 
 
 def end_with_supervisor():
+    """Have Linux end the server where the supervisor is killed; macOS cannot."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
@@ -60,7 +61,7 @@ def main(shm_prefix, *command):
         command,
         stdin=subprocess.DEVNULL,
         start_new_session=True,  # a process group of its own, stubs included
-        preexec_fn=end_with_supervisor,
+        preexec_fn=end_with_supervisor if sys.platform == "linux" else None,
     )
 
     def stop_when_owner_goes():

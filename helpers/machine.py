@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import embedded_triton.paths
-from embedded_triton import versions
+from embedded_triton import system, versions
 from helpers import classifiers
 from repository_check import gpu_count
 
@@ -58,11 +58,13 @@ def processor():
     """The processor's name, its cores that this process may use, and the memory."""
     import psutil
 
-    text = Path("/proc/cpuinfo").read_text()
+    file = Path("/proc/cpuinfo")  # Linux alone has it
+    text = file.read_text() if file.exists() else ""
     name = re.search(r"model name\s*: (.+)", text)
-    cores = len(os.sched_getaffinity(0))
+    linux = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if linux else os.cpu_count()
     memory = psutil.virtual_memory().total / 1e9
-    name = name[1] if name else platform.machine()
+    name = name[1] if name else platform.processor() or platform.machine()
     return f"{name}, {cores} cores, {memory:.0f} GB of memory"
 
 
@@ -172,23 +174,32 @@ def report():
 
 
 def check():
-    """Stop here, with the reason, on a machine that cannot run the series.
+    """Say what this machine cannot do; stop where it cannot run the series at all.
+
+    Prints nothing on a machine that runs all of it.
 
     Raises:
-        RuntimeError: it is not Linux on x86-64 with glibc 2.35 or newer (Debian 12,
-            Ubuntu 22.04), or Python is neither 3.11 nor 3.12.
+        RuntimeError: it is Windows or a Linux without glibc, Python is neither 3.11 nor
+            3.12, a program or library is missing, or OpenCV cannot be imported.
     """
-    system, processor = platform.system(), platform.machine()
-    libc, libc_version = platform.libc_ver()
-    if (system, processor, libc) != ("Linux", "x86_64", "glibc") or (
-        tuple(map(int, libc_version.split("."))) < (2, 35)
-    ):
-        raise RuntimeError(
-            f"found {system} on {processor} with {libc or 'an unknown libc'} "
-            f"{libc_version}; the series needs Linux on x86-64 with glibc 2.35 or "
-            "newer (Debian 12, Ubuntu 22.04, or WSL2 with one of them)"
-        )
-    if sys.version_info[:2] not in ((3, 11), (3, 12)):
+    if refusal := system.find_refusal():
+        raise RuntimeError(refusal)
+    if sys.version_info[:2] not in system.PYTHONS:
         raise RuntimeError(
             f"found Python {platform.python_version()}; the series needs 3.11 or 3.12"
+        )
+    if missing := system.find_missing():
+        raise RuntimeError(system.explain_missing(missing))
+    try:
+        importlib.import_module("cv2")
+    except ImportError as error:
+        raise RuntimeError(
+            f"OpenCV cannot be imported: {error}. Cure: pip uninstall opencv-python, "
+            f"and pip install opencv-python-headless=={_version('opencv-python')}"
+        ) from None
+    if obstacle := system.find_server_obstacle():
+        print(
+            f"Lessons 01 to 04 run here. The others start a server, and {obstacle}. "
+            "With Docker, set TUTORIAL_TRITON=docker; without, 07 and 09 can ask a "
+            "server that runs elsewhere: TUTORIAL_TRITON=host:port."
         )

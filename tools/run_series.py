@@ -1,8 +1,9 @@
 """Run the notebooks in order: ``python -m tools.run_series [--in-place] [01 ...]``.
 
 Writes executed copies, an HTML page for each and an index to ``artifacts/executed/``,
-and prints the predictions that came back from the server. With ``--in-place`` the
-outputs go into the notebooks themselves, for those who change a lesson.
+and prints the predictions that came back from the server. A lesson that needs a server
+where none can be started is skipped. With ``--in-place`` the outputs go into the
+notebooks themselves, for those who change a lesson.
 """
 
 import argparse
@@ -22,18 +23,20 @@ from nbclient.exceptions import (
 )
 from nbconvert import HTMLExporter
 
+from embedded_triton import NoServerError
 from helpers import paths
 from tools import write_readme
 from tools.lessons import lesson_paths
 
 EXECUTED = paths.ARTIFACTS / "executed"
+PREDICTING = "07_classify_from_a_client"
 PICTURE = paths.ROOT / "docs" / "predictions.png"
 CELL_TIMEOUT = 300  # seconds
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>PyTorch to Triton</title>
 <style>body {{ font: 16px/1.6 sans-serif; margin: 3em auto; max-width: 40em }}</style>
 <h1>PyTorch to Triton</h1>
-<p>Executed on this machine, {when}.</p>
+<p>Executed on this machine, the last on {when}.</p>
 <ul>
 {items}
 </ul>
@@ -126,6 +129,20 @@ def write_html(notebook, name):
     (EXECUTED / f"{name}.html").write_text(page)
 
 
+def write_index():
+    """Write the page that links all lessons executed so far; return its path."""
+    items = []
+    for path in lesson_paths():
+        executed = EXECUTED / path.name
+        if executed.exists():
+            heading = title(nbformat.read(executed, as_version=4))
+            items.append(f'<li><a href="{path.stem}.html">{heading}</a>')
+    when = time.strftime("%d %B %Y, %H:%M")
+    index = EXECUTED / "index.html"
+    index.write_text(PAGE.format(when=when, items="\n".join(items)))
+    return index
+
+
 def last_figure(notebook):
     """PNG file of the notebook's last figure; that of 07 is the README's picture."""
     figures = [
@@ -148,13 +165,16 @@ def main():
     if in_place:
         answer_as_stored()
     EXECUTED.mkdir(parents=True, exist_ok=True)
-    items = []
+    classified = False
     for path in lessons(arguments.numbers):
         print(f"{path.stem:<30}", end="", flush=True)
         begin = time.monotonic()
         try:
             notebook = execute(path)
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+            if getattr(error, "ename", None) == NoServerError.__name__:
+                print(f" skipped: {error.evalue}")
+                continue
             report_failure(path, error)
             return 1
         seconds = time.monotonic() - begin
@@ -164,22 +184,18 @@ def main():
             nbformat.write(notebook, path)
             for solution in path.parent.glob(f"solutions/{path.stem[:2]}_*.ipynb"):
                 nbformat.write(execute(solution), solution)
-            if path.stem == "07_classify_from_a_client":
+            if path.stem == PREDICTING:
                 PICTURE.write_bytes(last_figure(notebook))
         else:
             write_html(notebook, path.stem)
-            items.append(
-                f'<li><a href="{path.stem}.html">{title(notebook)}</a>, {seconds:.0f} s'
-            )
+            classified |= path.stem == PREDICTING
     if in_place:
         write_readme.main()
-    elif not arguments.numbers:
-        index = EXECUTED / "index.html"
-        when = time.strftime("%d %B %Y, %H:%M")
-        index.write_text(PAGE.format(when=when, items="\n".join(items)))
+        return 0
+    if classified:
         print("\nPredictions that came back from Triton:\n")
         print(pd.read_csv(paths.artifact("predictions.csv")).to_string(index=False))
-        print(f"\nThe executed notebooks: {index}")
+    print(f"\nThe executed notebooks: {write_index()}")
     return 0
 
 
