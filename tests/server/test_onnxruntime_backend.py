@@ -7,11 +7,13 @@ from contextlib import ExitStack
 import numpy as np
 import psutil
 import pytest
+import tomllib
 import tritonclient.grpc as grpcclient
 from onnx import TensorProto, helper, numpy_helper
 from tritonclient.utils import InferenceServerException
 
 from conftest import make_model, save_model, started
+from helpers import paths
 
 pytestmark = pytest.mark.server
 
@@ -19,44 +21,7 @@ X = 'input [ { name: "x" data_type: TYPE_FP32 dims: [ 4 ] } ]\n'
 Y = 'output [ { name: "y" data_type: TYPE_FP32 dims: [ 4 ] } ]\n'
 HEAD = 'backend: "onnxruntime"\nmax_batch_size: 8\n'
 
-REFUSED = {
-    "dims": (
-        HEAD + X.replace("[ 4 ]", "[ 5 ]") + Y,
-        "model 'dims', tensor 'x': the model expects 2 dimensions (shape [-1,4]) but "
-        "the model configuration specifies 2 dimensions (an initial batch dimension "
-        "because max_batch_size > 0 followed by the explicit tensor shape, making "
-        "complete shape [-1,5])",
-    ),
-    "free": (
-        HEAD + X + Y.replace("[ 4 ]", "[ -1 ]"),
-        "model 'free', tensor 'y': the model expects 2 dimensions (shape [-1,4])",
-    ),
-    "type": (
-        HEAD + X.replace("FP32", "FP16") + Y,
-        "unable to load model 'type', configuration expects datatype TYPE_FP16 for "
-        "input 'x', model provides TYPE_FP32",
-    ),
-    "name": (
-        HEAD + X + Y.replace('"y"', '"probabilities"'),
-        "unexpected inference output 'probabilities', allowed outputs are: y",
-    ),
-    "count": (
-        HEAD + X + X.replace('"x"', '"x2"') + Y,
-        "unable to load model 'count', configuration expects 2 inputs, "
-        "model provides 1",
-    ),
-    "threads": (
-        HEAD
-        + X
-        + Y
-        + 'parameters { key: "intra_op_thread_count" value { string_value: "two" } }\n',
-        "the parameter intra_op_thread_count is 'two'; it has to be a whole number",
-    ),
-    "file": (
-        HEAD + X + Y + 'default_model_filename: "other.onnx"\n',
-        "failed to stat file",
-    ),
-}
+REFUSALS = tomllib.loads((paths.ROOT / "tests/data/refusals.toml").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -72,12 +37,12 @@ def make_server():
 
 
 def test_refuses_in_the_words_of_the_real_backend(make_repository, make_server):
-    repository = make_repository({name: text for name, (text, _) in REFUSED.items()})
-    client = make_server(repository, [])
-    for name, (_, words) in REFUSED.items():
-        with pytest.raises(InferenceServerException) as refusal:
+    configs = {name: refusal["config"] for name, refusal in REFUSALS.items()}
+    client = make_server(make_repository(configs), [])
+    for name in REFUSALS:
+        with pytest.raises(InferenceServerException) as refused:
             client.load_model(name)
-        assert words in refusal.value.message(), name
+        assert REFUSALS[name]["words"] in refused.value.message(), name
 
 
 def test_refuses_a_file_that_is_not_onnx(make_repository, make_server):

@@ -1,0 +1,110 @@
+"""Rules about the model file: whether it is there, and what its first look shows."""
+
+import pytest
+from case_models import (
+    DOUBLE,
+    GOOD,
+    MODEL_PY,
+    PYTHON,
+    assert_case,
+    model,
+    onnx_file,
+    write_models,
+)
+
+import repository_check
+
+HALF = DOUBLE[: len(DOUBLE) // 2]
+
+
+def python(source):
+    return model(PYTHON, {"1/model.py": source})
+
+
+CASES = {
+    "no_config_python": (None, model(None, {"1/model.py": MODEL_PY})),
+    "no_file": ("error: no such file", model(GOOD, {"1/other.txt": ""})),
+    "other_file": (
+        "error: no such file",
+        model(GOOD + 'default_model_filename: "net.onnx"\n'),
+    ),
+    "named_file": (
+        None,
+        model(GOOD + 'default_model_filename: "net.onnx"\n', {"1/net.onnx": DOUBLE}),
+    ),
+    "page": (
+        "error: a file that is not ONNX; it begins with b'<html>",
+        model(GOOD, {"1/model.onnx": "<html>log in</html>"}),
+    ),
+    "empty_file": ("error: a file without a graph", model(GOOD, {"1/model.onnx": ""})),
+    "half_a_file": (
+        "error: a file that is not ONNX",
+        model(GOOD, {"1/model.onnx": HALF}),
+    ),
+    "lost_weights": (
+        "error: weights that are said to be in model.onnx.data",
+        model(GOOD, {"1/model.onnx": onnx_file(external="model.onnx.data")}),
+    ),
+    "new_opset": (
+        "error: opset 27",
+        model(GOOD, {"1/model.onnx": onnx_file(opset=27)}),
+    ),
+    "new_ir_version": (
+        "error: IR version 14",
+        model(GOOD, {"1/model.onnx": onnx_file(ir_version=14)}),
+    ),
+    "rtx_plan": (
+        "error: an engine of TensorRT-RTX",
+        model(
+            GOOD.replace("onnxruntime", "tensorrt")
+            + "instance_group { kind: KIND_CPU }\n",
+            {"1/model.plan": b"vtrt\0\0"},
+        ),
+    ),
+    "python": (None, python(MODEL_PY)),
+    "python_syntax": ("error: invalid syntax", python("def x(:\n")),
+    "python_nul": (
+        "error: source code string cannot contain null bytes",
+        python(b"x = 1\0"),
+    ),
+    "python_empty": ("error: no class", python("")),
+    "python_other_class": (
+        "error: the names Model, ",
+        python(MODEL_PY.replace("TritonPythonModel", "Model")),
+    ),
+    "python_no_execute": (
+        "warning: the methods run",
+        python(MODEL_PY.replace("execute", "run")),
+    ),
+    "python_alias": (
+        None,
+        python(
+            MODEL_PY.replace("TritonPythonModel", "Model")
+            + "\n\nTritonPythonModel = Model\n"
+        ),
+    ),
+    "python_import": (
+        None,
+        model(
+            PYTHON,
+            {
+                "1/model.py": "from other import TritonPythonModel\n",
+                "1/other.py": MODEL_PY,
+            },
+        ),
+    ),
+    "python_star": (
+        None,
+        model(PYTHON, {"1/model.py": "from other import *\n", "1/other.py": MODEL_PY}),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_says_what_is_wrong_and_nothing_else(tmp_path, name):
+    assert_case(tmp_path, name, CASES)
+
+
+def test_a_folder_in_place_of_a_file_gives_a_finding(tmp_path):
+    write_models(tmp_path, {"m": (GOOD, {"1/model.onnx/weights": "x"})})
+    repository_check.check(tmp_path)  # some backends take a folder

@@ -1,0 +1,113 @@
+"""Rules about tensors: as the config has them, and as the ONNX file has them."""
+
+import pytest
+from case_models import (
+    AUTO,
+    DOUBLE,
+    FREE_X,
+    FREE_Y,
+    GOOD,
+    HEAD,
+    HEAD_WITHOUT_BATCH,
+    NO_BATCH,
+    REFUSALS,
+    SUM,
+    X2,
+    X,
+    Y,
+    assert_case,
+    model,
+    onnx_file,
+    write_models,
+)
+
+import repository_check
+from repository_check import ERROR
+
+LABEL_FILE = 'label_filename: "labels.txt"'
+LABELS = HEAD + X + Y.replace("[ 4 ]", f"[ 4 ] {LABEL_FILE}")
+
+CASES = {
+    "good": (None, model(GOOD)),
+    "no_config": (None, model(None)),
+    "two_inputs": (None, model(HEAD + X + X2 + Y, {"1/model.onnx": SUM})),
+    # the config by itself
+    "negative_batch": ("error: -1", model(GOOD.replace("8", "-1"))),
+    "no_dims": ("error: no dims", model(HEAD + X.replace(" dims: [ 4 ]", "") + Y)),
+    "dims_of_0": ("error: [0]", model(HEAD + X.replace("[ 4 ]", "[ 0 ]") + Y)),
+    "dims_of_minus_2": ("error: [-2]", model(HEAD + X.replace("[ 4 ]", "[ -2 ]") + Y)),
+    "no_type": (
+        "error: no data_type",
+        model(HEAD + X.replace("data_type: TYPE_FP32 ", "") + Y),
+    ),
+    "no_name": ("error: no name", model(HEAD + X.replace('name: "x" ', "") + Y)),
+    "output_twice": ('warning: "y" 2 times', model(HEAD + X + Y + Y)),
+    "reshape": (
+        "error: [1, 4] for dims [5]",
+        model(
+            HEAD_WITHOUT_BATCH
+            + X.replace("[ 4 ]", "[ 5 ] reshape { shape: [ 1, 4 ] }")
+            + FREE_Y
+        ),
+    ),
+    # against the ONNX file
+    "batch_in_dims": (
+        "error: [-1, 4], which contain the batch",
+        model(HEAD + FREE_X + Y),
+    ),
+    "wrong_dims": ("error: [5]", model(HEAD + X.replace("[ 4 ]", "[ 5 ]") + Y)),
+    "wrong_type": ("error: TYPE_FP16", model(HEAD + X.replace("FP32", "FP16") + Y)),
+    "wrong_output": ('error: "z"', model(HEAD + X + Y.replace('"y"', '"z"'))),
+    "wrong_input": ('error: "z"', model(HEAD + X.replace('"x"', '"z"') + Y)),
+    "extra_input": ("error: 2 inputs: x, x2", model(HEAD + X + X2 + Y)),
+    "missing_input": ("error: 1 inputs: x", model(GOOD, {"1/model.onnx": SUM})),
+    "input_twice": ("error: 2 inputs: x, x", model(HEAD + X + X + Y)),
+    "inputs_alone": (None, model(AUTO + X)),
+    "wrong_inputs_alone": ("error: [5]", model(HEAD + X.replace("[ 4 ]", "[ 5 ]"))),
+    "fixed_batch": (
+        "error: 8, where 'x' is [1, 4]",
+        model(GOOD, {"1/model.onnx": onnx_file(batch=1)}),
+    ),
+    "fixed_batch_said": (
+        None,
+        model(NO_BATCH.replace("-1", "1"), {"1/model.onnx": onnx_file(batch=1)}),
+    ),
+    # labels
+    "labels": (
+        None,
+        model(LABELS, {"1/model.onnx": DOUBLE, "labels.txt": "a\r\nb\r\nc\r\nd\r\n"}),
+    ),
+    "no_labels": ('error: "labels.txt", which is not there', model(LABELS)),
+    "few_labels": (
+        "warning: 2 labels",
+        model(LABELS, {"1/model.onnx": DOUBLE, "labels.txt": "a\nb\n"}),
+    ),
+    "labels_of_no_vector": (
+        "warning: labels for an output of dims [-1, 4]",
+        model(
+            HEAD_WITHOUT_BATCH + FREE_X + FREE_Y.replace("4 ]", f"4 ] {LABEL_FILE}"),
+            {"1/model.onnx": DOUBLE, "labels.txt": "a\nb\n"},
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_says_what_is_wrong_and_nothing_else(tmp_path, name):
+    assert_case(tmp_path, name, CASES)
+
+
+@pytest.mark.parametrize("name", [x for x in REFUSALS if x != "threads"])
+def test_it_refuses_what_the_c_backend_refuses(tmp_path, name):
+    """Each text of refusals.toml was refused by the C++ onnxruntime backend."""
+    write_models(tmp_path, {name: model(REFUSALS[name]["config"])})
+    assert ERROR in {x.severity for x in repository_check.check(tmp_path)}
+
+
+def test_inputs_that_the_server_makes_are_no_mistake(tmp_path):
+    control = (
+        'sequence_batching { control_input { name: "x2" '
+        "control { kind: CONTROL_SEQUENCE_START fp32_false_true: [ 0, 1 ] } } }\n"
+    )
+    write_models(tmp_path, {"m": model(NO_BATCH + control, {"1/model.onnx": SUM})})
+    assert not repository_check.check(tmp_path)
