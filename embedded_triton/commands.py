@@ -87,7 +87,7 @@ def check_embedded():
     """Raise NoServerError where the embedded server does not run."""
     if obstacle := system.find_server_obstacle():
         raise NoServerError(
-            f"{obstacle}: set TUTORIAL_TRITON=docker where Docker is installed, or, for "
+            f"{obstacle}: set TUTORIAL_TRITON=docker where there is Docker, or, for "
             "lessons 07 and 09, TUTORIAL_TRITON=host:port of a server that runs"
         )
 
