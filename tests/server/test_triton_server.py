@@ -23,7 +23,7 @@ from tritonclient.utils import InferenceServerException
 import embedded_triton
 import repository_check
 from conftest import triton_processes
-from embedded_triton import TritonServerError, installation, versions
+from embedded_triton import TritonServerError, installation, packages, system, versions
 
 DOUBLE = 'backend: "onnxruntime"\n'
 
@@ -305,8 +305,8 @@ def test_a_missing_installation_names_the_notebook(broken_environment):
 
 
 def test_a_python_without_shared_library_is_refused(broken_environment, monkeypatch):
-    monkeypatch.setattr(installation.sysconfig, "get_config_var", lambda name: "none")
-    monkeypatch.setattr(installation.sys, "base_prefix", "/nowhere")
+    monkeypatch.setattr(system.sysconfig, "get_config_var", lambda name: "none")
+    monkeypatch.setattr(system.sys, "base_prefix", "/nowhere")
     with pytest.raises(TritonServerError, match="apt install libpython3"):
         embedded_triton.install()
 
@@ -334,7 +334,7 @@ def test_install_does_nothing_twice_and_starts_again_where_it_must(
     monkeypatch.setattr(places, "ENVIRONMENT", tmp_path / "venv")
     monkeypatch.setattr(places, "TRITONSERVER", tmp_path / "venv/bin/tritonserver")
     monkeypatch.setattr(places, "REQUIREMENTS", requirements)
-    monkeypatch.setattr(installation.subprocess, "run", pretend)
+    monkeypatch.setattr(packages.subprocess, "run", pretend)
     script = embedded_triton.install()
     assert os.access(script, os.X_OK) and len(commands) == 2  # venv and pip
     assert (tmp_path / "venv/backends/onnxruntime/model.py").exists()
