@@ -60,6 +60,6 @@ def install_packages(home, *arguments):
         result = run(*command)
         if result.returncode == 0:
             return
-        reason = (result.stdout.strip() or "no message").splitlines()[-1].strip()
+        reason = ", ".join(x.strip() for x in result.stdout.strip().splitlines()[:2])
         print(f"uv failed ({reason}); pip takes some minutes instead", file=sys.stderr)
     check_run(python, "-m", "pip", "install", "--quiet", *arguments)
