@@ -8,7 +8,8 @@
 FOLDER holds what ``record_engines.py`` needs and makes; ``pixels.npy``, (N, 224, 224,
 3) uint8, from which its ``images.npy`` was computed with ImageNet's mean and
 deviation; and for the last step a folder ``files`` of pictures ``*.jpg``, with
-``answers.npz``, which has their tensors and logits (``input``, ``logits``) in the order of their names.
+``answers.npz``, which has their tensors and logits (``input``, ``logits``) in the order
+of their names.
 ``build`` makes engines that take pixels. ``steps`` takes the served ResNet-50 from what
 the shipped config does to what the GPU can, one change at a time, beside a model that
 does nothing. ``curves`` measures throughput against latency. ``files`` serves the

@@ -129,13 +129,10 @@ def test_says_how_to_install_what_is_missing(no_haproxy, capsys):
 
 
 def test_reads_the_recording_where_it_is_missing(no_haproxy):
-    def with_retry():
+    def measure():
         raise AssertionError("nothing can be measured here")
 
-    def something_else():
-        pass
-
     recorded = json.loads(balancer.RECORDING.read_text())
-    assert balancer.measured(with_retry) == recorded["with_retry"]
+    assert balancer.measure_or_read("with_retry", measure) == recorded["with_retry"]
     with pytest.raises(BalancerError, match="no something_else in"):
-        balancer.measured(something_else)
+        balancer.measure_or_read("something_else", measure)

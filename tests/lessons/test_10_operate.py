@@ -481,7 +481,7 @@ def listening(process):
 def test_nobody_listens_beyond_this_machine(slow_repository):
     with started(slow_repository) as server:
         url = f"http://{server.metrics}/metrics"
-        wait_for(lambda: embedded_triton._answers(url))  # the last to listen
+        wait_for(lambda: embedded_triton.server._answers(url))  # the last to listen
         addresses = listening(psutil.Process(server._supervisor.pid))
     ports = {int(x.split(":")[1]) for x in (server.http, server.grpc, server.metrics)}
     assert {x.port for x in addresses} == ports

@@ -21,7 +21,7 @@ import tritonclient.grpc as grpcclient
 import yaml
 
 import embedded_triton
-from embedded_triton import versions
+from embedded_triton import commands, versions
 from embedded_triton.supervisor import start_supervised
 from helpers import load_client, metrics, paths
 
@@ -224,7 +224,7 @@ def test_tritonserver_knows_every_argument(container, runtime):
         runtime["containers"][0]["args"],
     ):
         assert command[0] == "tritonserver"
-        embedded_triton._check_arguments(command[1:])
+        commands.check_arguments(command[1:])
 
 
 def seconds(text):
@@ -412,7 +412,7 @@ def test_triton_reads_the_models_from_object_storage(
     variables |= dict.fromkeys(secret, "from-the-secret")
     address = f"s3://http://127.0.0.1:{storage.server_port}/"
     ports, name = embedded_triton.free_ports(), f"triton-s3-{storage.server_port}-"
-    command = embedded_triton._command(address + storage.release, ports, name)
+    command = commands.embedded_command(address + storage.release, ports, name)
     # The real image serves all models; the embedded server has no TensorRT for two.
     command += ["--model-control-mode=explicit", "--load-model=classifier_onnx"]
     log = tmp_path / "log"
@@ -420,7 +420,7 @@ def test_triton_reads_the_models_from_object_storage(
     process = start_supervised(name, command, log, environment)
     try:
         deadline = time.monotonic() + 60
-        while not embedded_triton._is_ready(f"127.0.0.1:{ports[0]}"):
+        while not embedded_triton.server._is_ready(f"127.0.0.1:{ports[0]}"):
             assert process.poll() is None, log.read_text()[-2000:]
             assert time.monotonic() < deadline, log.read_text()[-2000:]
             time.sleep(0.1)
