@@ -48,7 +48,7 @@ def pytest_runtest_call(item):
         try:
             return (yield)
         except NbCellError as error:
-            name, _, reason = (error.inner_traceback or "").partition(": ")
+            name, _, reason = (error.inner_traceback or "").strip().partition(": ")
             if name != NoServerError.__name__:
                 raise
             item.parent.stash[STOPPED] = reason

@@ -1,6 +1,7 @@
 """``make run``: the series from one end to the other, and what a failure looks like."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,21 +22,39 @@ from helpers import classifiers, parity, paths
 @pytest.fixture
 def checkout(tmp_path):
     """A copy of the project that writes to folders of its own."""
-    for name in "helpers", "notebooks", "model_repository", "recordings":
+    packages = "tools", "helpers", "embedded_triton", "repository_check"
+    for name in *packages, "notebooks", "model_repository", "recordings":
         ignore = shutil.ignore_patterns("model.onnx", "__pycache__")
         shutil.copytree(paths.ROOT / name, tmp_path / name, ignore=ignore)
     (tmp_path / ".venv-triton").symlink_to(embedded_triton.paths.ENVIRONMENT)
     return tmp_path
 
 
-def run_series(checkout, *arguments, **variables):
+def run(checkout, *arguments, **variables):
+    """Run a module of Python in a checkout."""
     return subprocess.run(
-        [sys.executable, "-m", "tools.run_series", *arguments],
+        [sys.executable, "-m", *arguments],
         cwd=checkout,
         env={**os.environ, "PYTHONPATH": str(checkout), **variables},
         capture_output=True,
         text=True,
     )
+
+
+@pytest.mark.slow
+@pytest.mark.server
+def run_series(checkout, *arguments, **variables):
+    return run(checkout, "tools.run_series", *arguments, **variables)
+
+
+def write_lesson(checkout, name, *sources):
+    """The only lesson of a checkout, of these cells."""
+    shutil.rmtree(checkout / "notebooks", ignore_errors=True)
+    (checkout / "notebooks").mkdir()
+    cells = [nbformat.v4.new_markdown_cell("# 01 · A lesson")]
+    cells += [nbformat.v4.new_code_cell(source) for source in sources]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    nbformat.write(notebook, checkout / "notebooks" / name)
 
 
 @pytest.mark.slow
@@ -60,6 +79,7 @@ def test_resnet50_goes_the_whole_way_with_a_checkpoint(checkout):
 
 
 @pytest.mark.slow
+@pytest.mark.server
 @pytest.mark.server
 def test_resnet50_with_seeded_weights_is_exported_proved_and_served(
     tmp_path, monkeypatch
@@ -101,19 +121,49 @@ def test_resnet50_with_seeded_weights_is_exported_proved_and_served(
 
 
 def test_a_failing_notebook_names_its_cell_and_error(checkout):
-    shutil.rmtree(checkout / "notebooks")
-    (checkout / "notebooks").mkdir()
-    cells = [
-        nbformat.v4.new_markdown_cell("# 01 · Fail"),
-        nbformat.v4.new_code_cell("wanted = 1\nwanted / 0"),
-    ]
-    notebook = nbformat.v4.new_notebook(cells=cells)
-    nbformat.write(notebook, checkout / "notebooks" / "01_fail.ipynb")
+    write_lesson(checkout, "01_fail.ipynb", "wanted = 1\nwanted / 0")
     result = run_series(checkout)
     assert result.returncode == 1
     assert "01_fail.ipynb failed in the cell" in result.stderr
     assert "wanted / 0" in result.stderr
     assert "ZeroDivisionError: division by zero" in result.stderr
+
+
+ON_A_MAC = """\
+import platform
+
+platform.system, platform.machine = lambda: "Darwin", lambda: "arm64"
+platform.libc_ver = lambda: ("", "")
+import embedded_triton
+
+embedded_triton.start(models=[])"""
+
+
+def test_a_lesson_without_a_server_is_skipped_and_the_next_one_runs(checkout):
+    write_lesson(checkout, "01_serve.ipynb", ON_A_MAC, "1 / 0")
+    shutil.copy(checkout / "notebooks/01_serve.ipynb", checkout / "01_serve.ipynb")
+    write_lesson(checkout, "02_add.ipynb", "1 + 1")
+    shutil.move(checkout / "01_serve.ipynb", checkout / "notebooks")
+    result = run_series(checkout)
+    assert result.returncode == 0, result.stderr
+    first, second, *_ = result.stdout.splitlines()
+    assert re.match(r"01_serve +skipped: the embedded server needs Linux", first)
+    assert re.match(r"02_add +\d+ s", second)
+    index = (checkout / "artifacts/executed/index.html").read_text()
+    assert "02_add.html" in index and "01_serve.html" not in index
+
+
+def test_nbval_skips_the_rest_of_a_lesson_without_a_server(checkout):
+    write_lesson(checkout, "01_serve.ipynb", "1 + 1;", ON_A_MAC, "1 / 0")
+    for name in "conftest.py", "pyproject.toml":
+        shutil.copy(paths.ROOT / name, checkout)
+    (checkout / "tests/data").mkdir(parents=True)
+    sanitize = "tests/data/nbval_sanitize.cfg"
+    shutil.copy(paths.ROOT / sanitize, checkout / sanitize)
+    result = run(checkout, "pytest", "--nbval", "notebooks")
+    assert "1 passed, 2 skipped" in result.stdout, result.stdout
+    reason = "the embedded server needs Linux on x86-64"
+    assert re.search(rf"SKIPPED \[\d\].*: {reason}", result.stdout)
 
 
 def test_an_unknown_number_is_refused(checkout):
