@@ -3,7 +3,7 @@
 #
 #     sudo tools/try_on_minimal_debian.sh FOLDER [COMMAND ...]
 #
-# FOLDER becomes that Debian (10 GB in the end), with the last commit in /project; one
+# FOLDER becomes that Debian (9 GB in the end), with the last commit in /project; one
 # that is there already is used again. COMMAND runs in it instead of `make run`.
 # Variables: PACKAGES, with commas, instead of the README's; MIRROR of Debian's packages.
 set -euo pipefail
@@ -19,6 +19,7 @@ if [ ! -e "$folder/etc/debian_version" ]; then
         ${MIRROR:+"$MIRROR"}
 fi
 mkdir -p "$folder/project"
+find "$folder/project" -mindepth 1 -maxdepth 1 ! -name '.venv*' -exec rm -rf {} +
 git -C "$root" archive HEAD | tar --extract --directory "$folder/project"
 
 # The mounts are those of a namespace of its own: they go with its last process.
