@@ -16,6 +16,14 @@ from helpers import classifiers
 from repository_check import gpu_count
 
 
+class NoTensorRTError(ImportError):
+    """There is no TensorRT for this kind of machine."""
+
+    def _render_traceback_(self):
+        """What IPython shows instead of a traceback: nothing in the cell is wrong."""
+        return [f"{type(self).__name__}: {self}"]
+
+
 def import_tensorrt():
     """Import TensorRT where there is a GPU to use it, TensorRT-RTX otherwise.
 
@@ -26,7 +34,9 @@ def import_tensorrt():
         The module; both have the same API for what this series does.
 
     Raises:
-        ImportError: neither is installed; the message says why.
+        NoTensorRTError: neither is installed, as on every machine that is not Linux on
+            x86-64.
+        ImportError: neither is installed, although it should be; the message says why.
     """
     names = ("tensorrt", "tensorrt_rtx") if gpu_count() else ("tensorrt_rtx",)
     reasons = []
@@ -35,7 +45,20 @@ def import_tensorrt():
             return importlib.import_module(name)
         except (ImportError, OSError) as error:
             reasons.append(f"{name}: {error}")
-    raise ImportError("; ".join(reasons))
+    if (platform.system(), platform.machine()) == ("Linux", "x86_64"):
+        raise ImportError("; ".join(reasons))
+    raise NoTensorRTError(
+        "the TensorRT that builds engines without a GPU is installed on Linux x86-64 "
+        f"alone, and this is {system.describe()}: read the outputs that are stored here"
+    )
+
+
+def runs_engines():
+    """Whether this machine has a GPU and the TensorRT that runs engines on it."""
+    try:
+        return import_tensorrt().__name__ == "tensorrt"
+    except ImportError:
+        return False
 
 
 def _run(*command):

@@ -1,9 +1,9 @@
 """Run the notebooks in order: ``python -m tools.run_series [--in-place] [01 ...]``.
 
 Writes executed copies, an HTML page for each and an index to ``artifacts/executed/``,
-and prints the predictions that came back from the server. A lesson that needs a server
-where none can be started is skipped. With ``--in-place`` the outputs go into the
-notebooks themselves, for those who change a lesson.
+and prints the predictions that came back from the server. A lesson that this kind of
+machine cannot run is skipped. With ``--in-place`` the outputs go into the notebooks
+themselves, for those who change a lesson.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from nbconvert import HTMLExporter
 
 from embedded_triton import NoServerError
 from helpers import paths
+from helpers.machine import NoTensorRTError
 from tools import write_readme
 from tools.lessons import lesson_paths
 
@@ -32,6 +33,7 @@ EXECUTED = paths.ARTIFACTS / "executed"
 PREDICTING = "07_classify_from_a_client"
 PICTURE = paths.ROOT / "docs" / "predictions.png"
 CELL_TIMEOUT = 300  # seconds
+NOT_HERE = {x.__name__ for x in (NoServerError, NoTensorRTError)}  # skip the lesson
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>PyTorch to Triton</title>
 <style>body {{ font: 16px/1.6 sans-serif; margin: 3em auto; max-width: 40em }}</style>
@@ -172,7 +174,7 @@ def main():
         try:
             notebook = execute(path)
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-            if getattr(error, "ename", None) == NoServerError.__name__:
+            if getattr(error, "ename", None) in NOT_HERE:
                 print(f" skipped: {error.evalue}")
                 continue
             report_failure(path, error)

@@ -118,14 +118,26 @@ def test_start_says_in_one_sentence_what_to_do_where_no_server_runs(
         assert "\n" not in str(error.value) and ". " not in str(error.value)
 
 
-def test_jupyter_shows_the_sentence_and_no_traceback(capsys):
-    shell = InteractiveShell()
-    shell.run_cell(
-        "import embedded_triton\n"
-        "raise embedded_triton.NoServerError('there is no Docker')"
-    )
-    lines = capsys.readouterr().out.splitlines()
-    assert lines == ["NoServerError: there is no Docker"]
+@pytest.mark.parametrize("kind", [NoServerError, machine.NoTensorRTError])
+def test_jupyter_shows_the_sentence_and_no_traceback(capsys, kind):
+    source = f"import {kind.__module__}; raise {kind.__module__}.{kind.__name__}('so')"
+    InteractiveShell().run_cell(source)
+    assert capsys.readouterr().out.splitlines() == [f"{kind.__name__}: so"]
+
+
+def test_without_tensorrt_the_reason_depends_on_the_machine(pretend, monkeypatch):
+    def fail(name):
+        raise ModuleNotFoundError(f"No module named {name!r}")
+
+    monkeypatch.setattr(machine.importlib, "import_module", fail)
+    pretend(*OLD)
+    with pytest.raises(ImportError, match="No module named 'tensorrt_rtx'") as broken:
+        machine.import_tensorrt()
+    assert type(broken.value) is ImportError  # no lesson is skipped for that
+    pretend(*MAC)
+    with pytest.raises(machine.NoTensorRTError, match="this is Darwin on arm64: read"):
+        machine.import_tensorrt()
+    assert not machine.runs_engines()
 
 
 def test_the_lessons_that_ask_a_server_elsewhere_are_those_that_the_message_names():
