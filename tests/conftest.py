@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import psutil
 import pytest
+import tritonclient.http as httpclient
 from filelock import FileLock
 from onnx import TensorProto, helper, numpy_helper
 
@@ -184,6 +185,17 @@ def doubling_model():
         [("y", ["batch", 4])],
         [numpy_helper.from_array(np.float32(2), "two")],
     )
+
+
+DOUBLE = 'backend: "onnxruntime"\n'  # the config of ``doubling_model``
+
+
+def ask_to_double(server, values):
+    """What the model ``double`` of a server answers over HTTP to (batch, 4) float32."""
+    tensor = httpclient.InferInput("x", values.shape, "FP32")
+    tensor.set_data_from_numpy(values)
+    with httpclient.InferenceServerClient(server.http) as client:
+        return client.infer("double", [tensor]).as_numpy("y")
 
 
 @pytest.fixture

@@ -1,0 +1,37 @@
+"""A server that runs already is used, and left alone."""
+
+import numpy as np
+import pytest
+
+import embedded_triton
+from conftest import DOUBLE, ask_to_double, started
+from embedded_triton import TritonServerError
+
+pytestmark = pytest.mark.server
+
+
+def test_attach_uses_a_server_and_leaves_it_alone(server):
+    other = embedded_triton.attach(server.http)
+    assert other.http == server.http
+    other.stop()
+    assert server.is_alive()
+
+
+def test_attach_says_what_is_wrong(server):
+    with pytest.raises(TritonServerError, match="is this the HTTP port"):
+        embedded_triton.attach(server.grpc)
+    with pytest.raises(ValueError, match="not of the form host or host:port"):
+        embedded_triton.attach("http://127.0.0.1:8000")
+    with pytest.raises(TritonServerError, match="no Triton server is ready at 127"):
+        embedded_triton.attach("127.0.0.1:9")
+
+
+def test_serve_loads_a_model_into_a_server_elsewhere(monkeypatch, make_repository):
+    repository = make_repository({"double": DOUBLE})
+    with started(repository, models=[]) as elsewhere:
+        monkeypatch.setenv("TUTORIAL_TRITON", elsewhere.http)
+        served = embedded_triton.serve(["double"])
+        x = np.ones((1, 4), np.float32)
+        assert np.array_equal(ask_to_double(served, x), 2 * x)
+        with pytest.raises(TritonServerError, match="cannot load nosuch"):
+            embedded_triton.serve(["nosuch"])

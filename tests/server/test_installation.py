@@ -1,0 +1,79 @@
+"""What the server's environment needs is checked, and installed once."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import embedded_triton
+from embedded_triton import TritonServerError, installation, packages, system
+
+
+@pytest.fixture
+def broken_environment(tmp_path, monkeypatch):
+    site = tmp_path / "lib/python3.11/site-packages"
+    site.mkdir(parents=True)
+    (tmp_path / "tritonserver").touch()
+    monkeypatch.setattr(embedded_triton.paths, "ENVIRONMENT", tmp_path)
+    program = tmp_path / "tritonserver"
+    monkeypatch.setattr(embedded_triton.paths, "TRITONSERVER", program)
+    return site
+
+
+def test_numpy_2_in_the_servers_environment_is_refused(broken_environment):
+    (broken_environment / "numpy-2.4.6.dist-info").mkdir()
+    with pytest.raises(TritonServerError, match=r"holds numpy-2.4.6.*'numpy<2'"):
+        embedded_triton.start(models=[])
+
+
+def test_a_missing_installation_names_the_notebook(broken_environment):
+    embedded_triton.paths.TRITONSERVER.unlink()
+    with pytest.raises(TritonServerError, match="run notebooks/00_check_your_machine"):
+        embedded_triton.start(models=[])
+
+
+def test_a_python_without_shared_library_is_refused(broken_environment, monkeypatch):
+    monkeypatch.setattr(system.sysconfig, "get_config_var", lambda name: "none")
+    monkeypatch.setattr(system.sys, "base_prefix", "/nowhere")
+    with pytest.raises(TritonServerError, match="apt install libpython3"):
+        embedded_triton.install()
+
+
+def test_install_does_nothing_twice_and_starts_again_where_it_must(
+    tmp_path, monkeypatch
+):
+    commands = []
+
+    def pretend(command, **options):
+        commands.append(command)
+        server = tmp_path / "venv/lib/python3.11/site-packages/pytriton/tritonserver"
+        minor = sys.version_info.minor
+        for folder in "backends/python", f"python_backend_stubs/3.{minor}":
+            (server / folder).mkdir(parents=True, exist_ok=True)
+            (server / folder / "part.so").touch()
+        (server.parents[1] / "nvidia_pytriton.libs").mkdir(exist_ok=True)
+        (tmp_path / "venv/bin").mkdir(exist_ok=True)
+        (tmp_path / "venv/bin/python3").touch()
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    requirements = tmp_path / "requirements-server.txt"
+    requirements.write_text("one==1\n")
+    places = embedded_triton.paths
+    monkeypatch.setattr(places, "ENVIRONMENT", tmp_path / "venv")
+    monkeypatch.setattr(places, "TRITONSERVER", tmp_path / "venv/bin/tritonserver")
+    monkeypatch.setattr(places, "REQUIREMENTS", requirements)
+    monkeypatch.setattr(packages.subprocess, "run", pretend)
+    script = embedded_triton.install()
+    assert os.access(script, os.X_OK) and len(commands) == 2  # venv and pip
+    assert (tmp_path / "venv/backends/onnxruntime/model.py").exists()
+    embedded_triton.install()
+    assert len(commands) == 2
+    requirements.write_text("one==2\n")
+    embedded_triton.install()
+    assert len(commands) == 4
+    monkeypatch.setattr(installation.sys, "version_info", (3, 13, 0))
+    requirements.write_text("one==3\n")
+    with pytest.raises(TritonServerError, match=r"Python 3\.11 or 3\.12"):
+        embedded_triton.install()
+    assert script.exists()  # a refusal removes nothing

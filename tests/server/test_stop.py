@@ -1,0 +1,181 @@
+"""However a server or its owner ends, nothing is left."""
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import tritonclient.grpc as grpcclient
+
+import embedded_triton
+from conftest import DOUBLE, ask_to_double, triton_processes
+from embedded_triton import TritonServerError
+
+pytestmark = pytest.mark.server
+
+
+def shared_memory(prefix):
+    return list(Path("/dev/shm").glob(f"{prefix}*"))
+
+
+def shm_prefix(server):
+    (prefix,) = {x.partition("shm-region-prefix-name=")[2] for x in server.command} - {
+        ""
+    }
+    return prefix
+
+
+def kill(server):
+    """SIGKILL to the server itself, not to its supervisor."""
+    (tritonserver,) = psutil.Process(server._supervisor.pid).children()
+    tritonserver.kill()
+
+
+def wait_until(condition, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return condition()
+
+
+def test_stop_leaves_nothing(make_repository):
+    before = triton_processes()
+    server = embedded_triton.start(make_repository({"double": DOUBLE}))
+    x = np.arange(8, dtype=np.float32).reshape(2, 4)
+    assert np.array_equal(ask_to_double(server, x), 2 * x)
+    assert shared_memory(shm_prefix(server))
+    server.stop()
+    server.stop()  # a second time does nothing
+    assert not server.is_alive()
+    assert triton_processes() == before
+    assert not shared_memory(shm_prefix(server))
+    ports = server.ports  # which are free again
+    embedded_triton.start(models=[], ports=ports).stop()
+
+
+OWNER = """
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
+import embedded_triton
+server = embedded_triton.start(sys.argv[1])
+print(server.http, flush=True)
+time.sleep(600)
+"""
+
+
+def start_owner(repository):
+    """A process that starts a server on this repository, and keeps it."""
+    return subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(repository)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def wait_for_its_server(owner):
+    assert owner.stdout.readline().startswith("127.0.0.1:")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_ends_with_its_owner(make_repository, number):
+    before = triton_processes()
+    owner = start_owner(make_repository({"double": DOUBLE}))
+    wait_for_its_server(owner)
+    assert len(triton_processes()) > len(before)
+    owner.send_signal(number)
+    owner.wait(timeout=60)
+    assert wait_until(lambda: triton_processes() == before)
+    assert wait_until(lambda: not shared_memory(f"triton-{owner.pid}-"))
+
+
+def test_twenty_starts_and_stops_leave_nothing(make_repository):
+    before = triton_processes()
+    repository = make_repository({"double": DOUBLE})
+    x = np.ones((1, 4), np.float32)
+
+    def cycle(_):
+        with embedded_triton.start(repository) as server:
+            assert np.array_equal(ask_to_double(server, x), 2 * x)
+        return shm_prefix(server)
+
+    with ThreadPoolExecutor(10) as pool:
+        prefixes = list(pool.map(cycle, range(20)))
+    assert triton_processes() == before
+    assert not any(map(shared_memory, prefixes))
+
+
+def test_five_killed_owners_leave_nothing(make_repository):
+    before = triton_processes()
+    repository = make_repository({"double": DOUBLE})
+    owners = [start_owner(repository) for _ in range(5)]
+    for owner in owners:
+        wait_for_its_server(owner)
+    for owner in owners:
+        owner.kill()
+        owner.wait()
+    assert wait_until(lambda: triton_processes() == before, seconds=40)
+    assert not any(shared_memory(f"triton-{owner.pid}-") for owner in owners)
+
+
+def test_a_request_to_a_server_that_is_killed_ends_with_an_error(artifacts):
+    server = embedded_triton.start(models=["classifier_onnx"])
+    client = grpcclient.InferenceServerClient(server.grpc)
+    tensor = grpcclient.InferInput("input", (32, 3, 224, 224), "FP32")
+    tensor.set_data_from_numpy(np.zeros((32, 3, 224, 224), np.float32))
+    answers = queue.Queue()
+    client.async_infer(
+        "classifier_onnx", [tensor], callback=lambda result, error: answers.put(error)
+    )
+    time.sleep(0.1)  # the run itself takes longer
+    kill(server)
+    assert "UNAVAILABLE" in str(answers.get(timeout=20))
+    server.stop()
+
+
+def test_a_killed_server_takes_its_stubs_along(make_repository):
+    before = triton_processes()
+    server = embedded_triton.start(make_repository({"double": DOUBLE}))
+    kill(server)
+    assert wait_until(lambda: not server.is_alive())
+    server.stop()
+    assert triton_processes() == before
+    assert not shared_memory(shm_prefix(server))
+
+
+def test_a_server_that_does_not_get_ready_in_time_is_stopped():
+    before = triton_processes()
+    with pytest.raises(TritonServerError, match="was not ready after 0 s"):
+        embedded_triton.start(models=[], timeout=0)
+    assert triton_processes() == before
+
+
+def test_an_interrupted_start_leaves_nothing(monkeypatch):
+    def interrupt(http):
+        raise KeyboardInterrupt
+
+    before = triton_processes()
+    monkeypatch.setattr(embedded_triton.server, "_is_ready", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        embedded_triton.start(models=[])
+    assert triton_processes() == before
+
+
+def test_a_forked_child_does_not_keep_the_server():
+    with embedded_triton.start(models=[]) as server:
+        child = os.fork()
+        if child == 0:  # holds what it inherits until it is killed
+            time.sleep(600)
+            os._exit(0)
+        begin = time.monotonic()
+        server.stop()
+        assert time.monotonic() - begin < 10
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
