@@ -85,6 +85,12 @@ def find_missing():
         ),
         ("curl, a client without Python", "curl", not shutil.which("curl")),
         ("openssl, for certificates", "openssl", not shutil.which("openssl")),
+        (
+            "the certificates that pip trusts",
+            "ca-certificates",
+            Path("/etc/debian_version").exists()
+            and not Path("/etc/ssl/certs/ca-certificates.crt").exists(),
+        ),
     ]
     return [(what, package) for what, package, missing in rows if missing]
 

@@ -65,7 +65,7 @@ def test_check_says_which_lessons_run_where_the_server_does_not(
     pretend(*other)
     machine.check()
     text = capsys.readouterr().out
-    assert text.startswith("Lessons 01 to 04 run here.")
+    assert text.startswith("Lessons 01 to 04 need no server.")
     assert words in text and "TUTORIAL_TRITON=docker" in text
     assert embedded_triton.install() is None
     (line,) = capsys.readouterr().err.splitlines()

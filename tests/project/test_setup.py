@@ -290,6 +290,15 @@ def test_a_named_python_of_another_version_is_refused(checkout):
     assert not (checkout / ".venv").exists()
 
 
+def test_the_bare_debian_has_what_the_readme_lists():
+    script = (ROOT / "tools/try_on_minimal_debian.sh").read_text()
+    packages = set(re.search(r"^readme=(\S+)$", script, re.M)[1].split(","))
+    assert {"python3", "ca-certificates"} <= packages  # in other words there
+    readme = (ROOT / "README.md").read_text()
+    for package in packages - {"python3", "ca-certificates"}:
+        assert f"`{package}`" in readme
+
+
 def test_without_any_python_that_runs_make_says_so(checkout):
     programs = {"python3": "echo pyenv: python3: command not found >&2; exit 127"}
     result = set_up_with(checkout, programs, shutil.which("make"), "setup")
