@@ -83,15 +83,6 @@ def container_command(repository, ports, name):
     ]
 
 
-def check_embedded():
-    """Raise NoServerError where the embedded server does not run."""
-    if obstacle := system.find_server_obstacle():
-        raise NoServerError(
-            f"{obstacle}: set TUTORIAL_TRITON=docker where there is Docker, or, for "
-            "lessons 07 and 09, TUTORIAL_TRITON=host:port of a server that runs"
-        )
-
-
 def check_docker():
     """Raise an error where the container cannot be started.
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from embedded_triton import packages, paths, system
-from embedded_triton.errors import TritonServerError
+from embedded_triton.errors import NoServerError, TritonServerError
 
 # What lies in the folder of each: its model.py, and what that imports.
 BACKENDS_IN_PYTHON = {
@@ -113,7 +113,18 @@ def install():
     return paths.TRITONSERVER
 
 
-def check_installation():
+def find_tritonserver():
+    """Path of the embedded server's start script.
+
+    Raises:
+        NoServerError: the embedded server does not run on this kind of machine.
+        TritonServerError: it is not installed, or not with the NumPy that it needs.
+    """
+    if obstacle := system.find_server_obstacle():
+        raise NoServerError(
+            f"{obstacle}: set TUTORIAL_TRITON=docker where there is Docker, or, for "
+            "lessons 07 and 09, TUTORIAL_TRITON=host:port of a server that runs"
+        )
     if not paths.TRITONSERVER.exists():
         raise TritonServerError(
             f"{paths.TRITONSERVER} is missing: run "
@@ -127,3 +138,4 @@ def check_installation():
             "answers with empty outputs or dies with anything but numpy 1. Cure: "
             f"{paths.ENVIRONMENT}/bin/pip install 'numpy<2'"
         )
+    return paths.TRITONSERVER

@@ -140,8 +140,7 @@ def start(
     if docker:
         commands.check_docker()
     else:
-        commands.check_embedded()
-        installation.check_installation()
+        installation.find_tritonserver()
         installation.refresh()
         commands.check_arguments(arguments)
     if check:

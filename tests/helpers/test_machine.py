@@ -110,6 +110,8 @@ def test_start_says_in_one_sentence_what_to_do_where_no_server_runs(
     pretend(*other)
     with pytest.raises(NoServerError, match="TUTORIAL_TRITON=docker") as without:
         embedded_triton.start(models=[])
+    with pytest.raises(NoServerError):
+        embedded_triton.find_tritonserver()
     monkeypatch.setenv("TUTORIAL_TRITON", "docker")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(NoServerError, match="no docker on PATH, and") as with_docker:
