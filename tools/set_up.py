@@ -22,7 +22,7 @@ READER = {
 }
 DEVELOPER = {"requirements-dev.txt": ["--requirement", "requirements-dev.txt"]}
 CURES = """\
-Each of these gets one; the last two were not tried by the authors:
+Each of these should get one; none was tried with this project:
   conda:   conda create --name triton python=3.12 && conda activate triton
   Ubuntu:  sudo add-apt-repository ppa:deadsnakes/ppa
            sudo apt install python3.12 python3.12-venv libpython3.12
