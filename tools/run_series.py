@@ -2,8 +2,8 @@
 
 Writes executed copies, an HTML page for each and an index to ``artifacts/executed/``,
 and prints the predictions that came back from the server. A lesson that this kind of
-machine cannot run is skipped. With ``--in-place`` the outputs go into the notebooks
-themselves, for those who change a lesson.
+machine cannot run is shown with the outputs that are stored in it. With ``--in-place``
+the outputs go into the notebooks themselves, for those who change a lesson.
 """
 
 import argparse
@@ -174,8 +174,9 @@ def main():
         try:
             notebook = execute(path)
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-            if getattr(error, "ename", None) in NOT_HERE:
-                print(f" skipped: {error.evalue}")
+            if getattr(error, "ename", None) in NOT_HERE and not in_place:
+                print(f" as stored: {error.evalue}")
+                write_html(nbformat.read(path, as_version=4), path.stem)
                 continue
             report_failure(path, error)
             return 1
