@@ -15,7 +15,7 @@ run-all: setup  ## run every lesson
 lab: setup      ## open the notebooks in JupyterLab
 	.venv/bin/jupyter lab notebooks
 
-check: dev      ## ruff, and the tests that take less than two minutes
+check: dev      ## ruff, and the tests without a server; two minutes in all
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .
 	.venv/bin/pytest -m "not slow and not server" tests
 

@@ -1,8 +1,8 @@
 """A Triton Inference Server without Docker, or one that runs already.
 
 ``install()`` makes its environment, ``start()`` starts it or NVIDIA's container,
-``attach()`` uses one that runs elsewhere, and ``serve()`` chooses among them as the
-reader's environment says. ``find_tritonserver()`` is for who starts it by hand.
+``attach()`` uses one that runs elsewhere, and ``serve()`` chooses among them by the
+variable ``TUTORIAL_TRITON``. ``find_tritonserver()`` is for who starts it by hand.
 
 The embedded server is the real ``tritonserver`` from the wheel ``nvidia-pytriton``. It
 has one C++ backend, for Python models; ``backends/`` adds the others as "Python-based

@@ -45,7 +45,7 @@ def check_arguments(arguments):
             near = difflib.get_close_matches(name, _known_arguments(), 1)
             raise TritonServerError(
                 f"tritonserver {versions.EMBEDDED.triton} does not know {name}"
-                + (f": did you mean {near[0]}?" if near else "")
+                + (f": did you mean {near[0]}?" if near else ": see its --help")
             )
 
 

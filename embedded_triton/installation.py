@@ -76,7 +76,8 @@ def install():
         sentence that says why, where the embedded server does not run.
 
     Raises:
-        TritonServerError: this Python is none that the server can use.
+        TritonServerError: this Python is none that the server can use, or has no
+            libpython.
         RuntimeError: pip failed.
     """
     if obstacle := system.find_server_obstacle():
@@ -114,7 +115,7 @@ def install():
 
 
 def find_tritonserver():
-    """Path of the embedded server's start script.
+    """Path of the embedded server's start script, for who starts it by hand.
 
     Raises:
         NoServerError: the embedded server does not run on this kind of machine.
@@ -122,20 +123,21 @@ def find_tritonserver():
     """
     if obstacle := system.find_server_obstacle():
         raise NoServerError(
-            f"{obstacle}: set TUTORIAL_TRITON=docker where there is Docker, or, for "
-            "lessons 07 and 09, TUTORIAL_TRITON=host:port of a server that runs"
+            f"{obstacle}: with TUTORIAL_TRITON=docker every lesson but 06 starts "
+            "NVIDIA's container instead, and with TUTORIAL_TRITON=host:port lessons 07 "
+            "and 09 ask a server that runs"
         )
     if not paths.TRITONSERVER.exists():
         raise TritonServerError(
-            f"{paths.TRITONSERVER} is missing: run "
+            f"{paths.TRITONSERVER} is missing: run make setup, or "
             "notebooks/00_check_your_machine.ipynb"
         )
     numpy = list(paths.ENVIRONMENT.glob("lib/*/site-packages/numpy-*.dist-info"))
     if not any(path.name.startswith("numpy-1.") for path in numpy):
         found = ", ".join(path.stem for path in numpy) or "no numpy"
         raise TritonServerError(
-            f"{paths.ENVIRONMENT} holds {found}; Triton 2.51's Python backend "
-            "answers with empty outputs or dies with anything but numpy 1. Cure: "
+            f"{paths.ENVIRONMENT} holds {found}; Triton 2.51's Python backend needs "
+            "numpy 1: with any other it answers with empty outputs, or dies. Cure: "
             f"{paths.ENVIRONMENT}/bin/pip install 'numpy<2'"
         )
     return paths.TRITONSERVER

@@ -184,7 +184,7 @@ def _wait_until_ready(server, timeout):
         if not server.is_alive():
             what = f"ended with status {server._supervisor.returncode}"
         elif time.monotonic() > deadline:
-            what = f"was not ready after {timeout} s"
+            what = f"was not ready after {timeout} s (timeout= waits longer)"
         else:
             time.sleep(0.05)
             continue
@@ -220,6 +220,8 @@ def attach(address):
     if not match:
         raise ValueError(f"{address!r} is not of the form host or host:port")
     host, port = match[1], int(match[2] or 8000)
+    if host in ("127.0.0.1", "localhost"):
+        _bypass_proxy(host)
     server = Server(*(f"{host}:{port + i}" for i in range(3)))
     if not server.is_alive():
         raise TritonServerError(
@@ -243,7 +245,8 @@ def serve(models):
         A ``Server``.
 
     Raises:
-        TritonServerError: see ``start`` and ``attach``; or a model cannot be loaded.
+        ValueError, NoServerError, TritonServerError: see ``start`` and ``attach``; or a
+            model cannot be loaded.
     """
     address = os.environ.get("TUTORIAL_TRITON")
     if address in (None, "", "docker"):

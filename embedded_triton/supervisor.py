@@ -3,7 +3,7 @@
 The owner is the parent of this process, the one that called ``start_supervised``. To
 stop the command it writes to standard input. However else the owner ends, by an
 exception, a kernel restart or ``kill -9``, this process gets another parent, and the
-server ends too. A server that
+command ends too. A server that
 dies by itself leaves its Python stubs behind, and they ignore SIGTERM: so the whole
 process group is killed at the end, either way.
 

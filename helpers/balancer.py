@@ -35,7 +35,7 @@ class BalancerError(RuntimeError):
     """HAProxy is not installed, refused its configuration, or did not come up."""
 
 
-def program():
+def find_haproxy():
     """Path of HAProxy, or None: ``TUTORIAL_HAPROXY`` where it is set, else on PATH.
 
     Debian puts it into ``/usr/sbin``, which is not on everybody's PATH.
@@ -48,9 +48,9 @@ def program():
 @cache
 def available():
     """Whether HAProxy is installed; says once how to install it where it is not."""
-    if not program():
+    if not find_haproxy():
         print(INSTALL)
-    return program() is not None
+    return find_haproxy() is not None
 
 
 # ------------------------------------------------------------------ the balancer
@@ -111,8 +111,10 @@ class Balancer:
         """Wait until a server has a status; returns the seconds that it took.
 
         Raises:
-            BalancerError: it has not in time.
+            BalancerError: it has not in time, or there is no such server.
         """
+        if server not in (known := self.servers()):
+            raise BalancerError(f"no server {server!r}; there are {', '.join(known)}")
         begin = time.monotonic()
         while (found := self.servers()[server]["status"]) != status:
             if time.monotonic() > begin + timeout:
@@ -153,7 +155,7 @@ def start(config, timeout=10, **variables):
         BalancerError: HAProxy is not installed, refused the configuration, or has no
             server that is up in time; the message holds what it said.
     """
-    if not program():
+    if not find_haproxy():
         raise BalancerError(INSTALL.partition(". ")[0])
     paths.LOGS.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="haproxy-"))  # a socket's path is short
@@ -162,14 +164,17 @@ def start(config, timeout=10, **variables):
     balancer = Balancer(file, log, folder / "admin.sock")
     environment = {**os.environ, **variables, "SOCKET": str(balancer.socket)}
     checked = subprocess.run(
-        [program(), "-c", "-f", file], env=environment, capture_output=True, text=True
+        [find_haproxy(), "-c", "-f", file],
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     if checked.returncode:
         shutil.rmtree(folder)
         said = re.findall(r"config : (?!Error\(s\) found)(.+)", checked.stderr)
         text = "\n".join(said or [checked.stderr]).replace(str(file), file.name)
         raise BalancerError(f"HAProxy refuses the configuration:\n{text}")
-    command = [program(), "-db", "-f", str(file)]  # -db: in the foreground
+    command = [find_haproxy(), "-db", "-f", str(file)]  # -db: in the foreground
     balancer._supervisor = start_supervised(
         f"{folder.name}-", command, log, environment
     )
@@ -232,7 +237,7 @@ def measure_or_read(name, measure):
 
 def haproxy_version():
     """Version of the installed HAProxy, such as ``2.6.12``; None without one."""
-    if not program():
+    if not find_haproxy():
         return None
-    result = subprocess.run([program(), "-v"], capture_output=True, text=True)
+    result = subprocess.run([find_haproxy(), "-v"], capture_output=True, text=True)
     return re.search(r"version ([\d.]+)", result.stdout)[1]

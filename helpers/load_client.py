@@ -35,7 +35,6 @@ def send_requests(
     rate=None,
     concurrency=1,
     seconds=3.0,
-    seed=0,
 ):
     """Put a model under load from this process; count refusals instead of ending.
 
@@ -50,7 +49,6 @@ def send_requests(
         rate: requests a second, with Poisson arrivals (an open loop).
         concurrency: requests under way at any time, where there is no rate.
         seconds: for how long requests are sent.
-        seed: of the random numbers and arrivals.
 
     Returns:
         A dict like that of ``perf_analyzer.measure``, without what only the server
@@ -61,13 +59,13 @@ def send_requests(
         LoadError: every request was refused, or one failed for another reason than a
             queue policy; the message holds the server's.
     """
-    run = _send_requests(server.grpc, model, inputs, rate, concurrency, seconds, seed)
+    run = _send_requests(server.grpc, model, inputs, rate, concurrency, seconds)
     with ThreadPoolExecutor(1) as pool:  # a notebook's thread has a running event loop
         return pool.submit(asyncio.run, run).result()
 
 
-async def _send_requests(address, model, inputs, rate, concurrency, seconds, seed):
-    random = np.random.default_rng(seed)
+async def _send_requests(address, model, inputs, rate, concurrency, seconds):
+    random = np.random.default_rng(0)
     latencies, errors = [], collections.Counter()
     async with grpcclient.InferenceServerClient(address) as client:
         if inputs is None:

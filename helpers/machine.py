@@ -46,7 +46,7 @@ def import_tensorrt():
         except (ImportError, OSError) as error:
             reasons.append(f"{name}: {error}")
     if (platform.system(), platform.machine()) == ("Linux", "x86_64"):
-        raise ImportError("; ".join(reasons))
+        raise ImportError(f"{'; '.join(reasons)}: run make setup")
     raise NoTensorRTError(
         "the TensorRT that builds engines without a GPU is installed on Linux x86-64 "
         f"alone, and this is {system.describe()}: read the outputs that are stored here"
@@ -168,7 +168,7 @@ _ROWS = [
     (
         "Docker",
         _docker,
-        "serve them with NVIDIA's container (06, 07)",
+        "serve them with NVIDIA's container (05, 07 to 11)",
         "nothing: the embedded Triton serves instead",
     ),
     (

@@ -21,7 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 import embedded_triton.paths
-from helpers import load_client, paths
+from helpers import load_client
 from helpers.load_client import LoadError
 
 WINDOW = 1.0  # seconds
@@ -72,7 +72,7 @@ def command(
     window=WINDOW,
     report="report.csv",
 ):
-    """How perf_analyzer is called, to run or to show.
+    """The command line of perf_analyzer.
 
     Args:
         address: ``host:port`` of the endpoint.
@@ -118,13 +118,6 @@ def command(
         *(str(x) for pair in options.items() for x in pair),
         *flags,
     ]
-
-
-def format_command(arguments):
-    """A command as a line to paste into a terminal in ``notebooks/``."""
-    libraries = _environment()["LD_LIBRARY_PATH"]
-    text = " ".join([f"LD_LIBRARY_PATH={libraries}", *map(str, arguments)])
-    return text.replace(f"{paths.ROOT}/", "../")
 
 
 # What perf_analyzer says when it gives up, and what that means.

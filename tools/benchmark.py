@@ -38,8 +38,8 @@ WAYS = {
 }
 
 
-def repository():
-    """A repository: ResNet-50 with and without batcher, the classifier, an imitation.
+def write_repository():
+    """Write ResNet-50 with and without batcher, the classifier, and a null model.
 
     Raises:
         FileNotFoundError: notebook 05 has not run.
@@ -63,7 +63,7 @@ def repository():
     return folder
 
 
-def one_picture(server, session, image):
+def time_one_picture(server, session, image):
     """Milliseconds for one picture at a time, by way: lists, in alternating blocks."""
     with (
         httpclient.InferenceServerClient(server.http) as http,
@@ -76,9 +76,9 @@ def one_picture(server, session, image):
             grpc.register_system_shared_memory("image", key, image.nbytes)
             candidates = {
                 "in this process": lambda: session.run(None, {"input": image}),
-                "HTTP": _asker(httpclient, http, image),
-                "gRPC": _asker(grpcclient, grpc, image),
-                "gRPC, shared memory": _asker(grpcclient, grpc, image, "image"),
+                "HTTP": _make_asker(httpclient, http, image),
+                "gRPC": _make_asker(grpcclient, grpc, image),
+                "gRPC, shared memory": _make_asker(grpcclient, grpc, image, "image"),
             }
             times = {name: [] for name in candidates}
             for _ in range(BLOCKS):
@@ -96,7 +96,7 @@ def one_picture(server, session, image):
     return times
 
 
-def _asker(package, client, image, region=None):
+def _make_asker(package, client, image, region=None):
     """A function that classifies an image, from a shared region where one is named."""
     tensor = package.InferInput("input", image.shape, "FP32")
     if region:
@@ -106,7 +106,7 @@ def _asker(package, client, image, region=None):
     return lambda: client.infer("resnet50", [tensor])
 
 
-def in_process(session, image):
+def measure_in_process(session, image):
     """Images a second of ONNX Runtime in this process, one after the other."""
     time.sleep(PAUSE)
     session.run(None, {"input": image})
@@ -119,14 +119,14 @@ def in_process(session, image):
     return count / took
 
 
-def throughput(server, session, image, rounds):
+def measure_throughput(server, session, image, rounds):
     """Images a second by candidate: a list with a number for each round."""
 
     def served(model, **options):
         return lambda: perf_analyzer.measure(server, model, **options)["images/s"]
 
     candidates = {
-        "in this process": lambda: in_process(session, image),
+        "in this process": lambda: measure_in_process(session, image),
         "gRPC, 4 under way": served("resnet50", concurrency=4),
         "gRPC, shared memory, 4 under way": served(
             "resnet50", concurrency=4, shared_memory="system"
@@ -142,7 +142,7 @@ def throughput(server, session, image, rounds):
     return found
 
 
-def curves(server):
+def measure_curves(server):
     """Throughput and latency by network, way and concurrency, one measurement each."""
     lines = {f"resnet50, {name}": ("resnet50", way) for name, way in WAYS.items()}
     lines[f"{classifiers.read_description().name}, gRPC"] = ("classifier", WAYS["gRPC"])
@@ -157,7 +157,7 @@ def curves(server):
     }
 
 
-def summary(values):
+def summarise(values):
     """Median, lowest and highest of the lists in a dict, as a DataFrame."""
     columns = {"median": statistics.median, "lowest": min, "highest": max}
     return pd.DataFrame(
@@ -165,7 +165,7 @@ def summary(values):
     ).T
 
 
-def ratios(pictures, images):
+def compute_ratios(pictures, images):
     """What the server keeps of ONNX Runtime's own speed: name and list.
 
     Those of throughput are a number for each round, of neighbours in time.
@@ -196,10 +196,10 @@ def main():
     rounds = parser.parse_args().rounds
     image = np.load(paths.artifact("reference.npz"))["input"][:1]
     session = ort.InferenceSession(paths.served_model("resnet50"))
-    with embedded_triton.start(repository()) as server:
-        pictures = one_picture(server, session, image)
-        images = throughput(server, session, image, rounds)
-        lines = curves(server)
+    with embedded_triton.start(write_repository()) as server:
+        pictures = time_one_picture(server, session, image)
+        images = measure_throughput(server, session, image, rounds)
+        lines = measure_curves(server)
     content = {
         "environment": {
             "processor": machine.processor(),
@@ -209,14 +209,14 @@ def main():
         },
         "ms for one picture": pictures,
         "images/s": images,
-        "ratios": ratios(pictures, images),
+        "ratios": compute_ratios(pictures, images),
         "curves": lines,
     }
     path = paths.ARTIFACTS / "benchmark.json"
     path.write_text(json.dumps(content) + "\n")
     print(*(f"{k}: {v}" for k, v in content["environment"].items() if v), sep="\n")
     for title in "ms for one picture", "images/s", "ratios":
-        print(f"\n{title}\n{summary(content[title]).round(2).to_string()}")
+        print(f"\n{title}\n{summarise(content[title]).round(2).to_string()}")
     for name, line in lines.items():
         columns = ["images/s", "low", "high", "p50 ms", "p95 ms", "p99 ms"]
         rows = pd.DataFrame(line).T[columns].rename_axis("under way")

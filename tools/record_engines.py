@@ -34,7 +34,7 @@ OPSET = 17  # the highest that TensorRT 8.6 reads
 RUNS, WARM_UP = 100, 20
 
 
-def environment(**versions):
+def describe_environment(**versions):
     """What was measured on."""
     query = "--query-gpu=name,driver_version,compute_cap"
     command = ["nvidia-smi", query, "--format=csv,noheader"]
@@ -87,7 +87,10 @@ def export(folder):
         versions = {"torch": torch.__version__, "CUDA": torch.version.cuda}
         latencies = time_pytorch(torch, module.cuda())
         latencies |= time_onnxruntime(folder / "resnet50.onnx")
-        content = {"environment": environment(**versions), "latency ms": latencies}
+        content = {
+            "environment": describe_environment(**versions),
+            "latency ms": latencies,
+        }
         write(folder, "pytorch", content)
 
 
@@ -150,7 +153,7 @@ def time_onnxruntime(path):
 # -------------------------------------------------------------- with TensorRT
 
 
-def reduce(path, images):
+def write_reduced_models(path, images):
     """Write FP16 and INT8 models beside an FP32 one, as notebooks 02 and 03 do."""
     import onnx
     from onnxconverter_common.float16 import convert_float_to_float16
@@ -170,7 +173,7 @@ def reduce(path, images):
     half = convert_float_to_float16(onnx.load(path), keep_io_types=True)
     onnx.save(half, path.with_stem(f"{path.stem}_fp16"))
     model = onnx.load(path)
-    if kept := depthwise(model)[:KEPT]:
+    if kept := find_depthwise(model)[:KEPT]:
         mixed = convert_float_to_float16(
             model, keep_io_types=True, node_block_list=kept
         )
@@ -199,7 +202,7 @@ def reduce(path, images):
     onnx.save(model, path.with_stem(f"{path.stem}_int8"))
 
 
-def depthwise(model):
+def find_depthwise(model):
     """Names of the convolutions that have a filter for each channel."""
     return [
         node.name
@@ -209,7 +212,7 @@ def depthwise(model):
 
 
 def build(trt, path, tf32):
-    """Build a plan for the GPU present: bytes, and what the builder was told."""
+    """Build a plan for the GPU present: its bytes, seconds, the network's layers."""
     from embedded_triton.backends.engine import make_logger
     from helpers import engine
 
@@ -228,7 +231,7 @@ def build(trt, path, tf32):
     if not tf32:
         config.clear_flag(trt.BuilderFlag.TF32)
     if not typed:  # a weakly typed network has to be allowed, and forbidden, to
-        allow(trt, path, config, network)
+        allow_precisions(trt, path, config, network)
     profile = builder.create_optimization_profile()
     tensor = network.get_input(0)
     sizes = [(batch, *tensor.shape[1:]) for batch in (1, BEST, max(BATCHES))]
@@ -242,7 +245,7 @@ def build(trt, path, tf32):
     return bytes(plan), time.monotonic() - begin, layers
 
 
-def allow(trt, path, config, network):
+def allow_precisions(trt, path, config, network):
     """Precisions for TensorRT 8, which does not take them from the file alone."""
     import onnx
 
@@ -251,7 +254,7 @@ def allow(trt, path, config, network):
     told = {"fp16": ["FP16"], "mixed": mixed, "int8": ["FP16", "INT8"]}
     for flag in told.get(precision, []):
         config.set_flag(getattr(trt.BuilderFlag, flag))
-    kept = depthwise(onnx.load(path))[:KEPT] if precision == "mixed" else []
+    kept = find_depthwise(onnx.load(path))[:KEPT] if precision == "mixed" else []
     for layer in map(network.get_layer, range(network.num_layers)):
         if layer.name in kept:
             layer.precision = trt.DataType.FLOAT
@@ -295,9 +298,9 @@ def inspect(path, plan):
         "from polygraphy.tools import main\n"
         "main()"
     )
-    command = [sys.executable, "-c", polygraphy, "inspect", "model", str(file)]
+    command = [sys.executable, "-c", polygraphy, "inspect", "model", file.name]
     command += ["--model-type", "engine"]
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = subprocess.run(command, cwd=file.parent, capture_output=True, text=True)
     return (result.stdout + result.stderr).splitlines()
 
 
@@ -307,7 +310,9 @@ def engines(folder, names=()):
 
     for answers in folder.glob("*.npz"):
         if not answers.with_stem(f"{answers.stem}_int8").with_suffix(".onnx").exists():
-            reduce(answers.with_suffix(".onnx"), np.load(folder / "images.npy"))
+            write_reduced_models(
+                answers.with_suffix(".onnx"), np.load(folder / "images.npy")
+            )
     for path in sorted(folder.glob("*.onnx")):
         if names and path.stem not in names:
             continue
@@ -319,7 +324,7 @@ def engines(folder, names=()):
             plan, seconds, network = build(trt, path, tf32)
             print(f"{label}: built in {seconds:.0f} s, {len(plan)} bytes", flush=True)
             content = {
-                "environment": environment(TensorRT=trt.__version__),
+                "environment": describe_environment(TensorRT=trt.__version__),
                 "build seconds": seconds,
                 "plan bytes": len(plan),
                 "network": network,
@@ -346,13 +351,13 @@ def serve(folder):
     shutil.rmtree(repository, ignore_errors=True)
     source = paths.MODEL_REPOSITORY / "classifier_tensorrt"
     pbtxt = (source / "config.pbtxt").read_text()
-    place(repository, "classifier_tensorrt", pbtxt, plan.read_bytes())
+    add_model(repository, "classifier_tensorrt", pbtxt, plan.read_bytes())
     labels = (source / "labels.txt").read_text()
     (repository / "classifier_tensorrt" / "labels.txt").write_text(labels)
-    wrong = mistakes(pbtxt, plan.read_bytes())
+    wrong = make_bad_models(pbtxt, plan.read_bytes())
     for name, (text, data) in wrong.items():
         text = text.replace('label_filename: "labels.txt"', "")
-        place(repository, name, text.replace("classifier_tensorrt", name), data)
+        add_model(repository, name, text.replace("classifier_tensorrt", name), data)
     reference = np.load(folder / "classifier.npz")
     with (
         embedded_triton.start(repository, models=["classifier_tensorrt"]) as server,
@@ -380,7 +385,7 @@ def serve(folder):
             latency[batch] = float(np.median(times[WARM_UP:]))
         labels = infer(reference["input"], outputs=[five])
         content = {
-            "environment": environment(
+            "environment": describe_environment(
                 TensorRT=trt.__version__, Triton=client.get_server_metadata().version
             ),
             "parity": parity.compare(reference["logits"], found),
@@ -388,19 +393,19 @@ def serve(folder):
             "classes": [[label.decode() for label in row] for row in labels],
             "latency ms over gRPC": latency,
             "concurrent": ask_together(client, tensor, reference, parity),
-            "refused": {name: refusal(client, name) for name in wrong},
+            "refused": {name: try_to_load(client, name) for name in wrong},
         }
     write(folder, "serving", content)
 
 
-def place(repository, name, pbtxt, plan):
+def add_model(repository, name, pbtxt, plan):
     """Put a model into a repository."""
     (repository / name / "1").mkdir(parents=True)
     (repository / name / "config.pbtxt").write_text(pbtxt)
     (repository / name / "1" / "model.plan").write_bytes(plan)
 
 
-def mistakes(pbtxt, plan):
+def make_bad_models(pbtxt, plan):
     """What a server should refuse: a dict of name, config and plan."""
     damaged = bytearray(plan)
     damaged[:4] = b"what"
@@ -420,7 +425,7 @@ def mistakes(pbtxt, plan):
     }
 
 
-def refusal(client, name):
+def try_to_load(client, name):
     """Why the server does not load a model, in its words; None where it does."""
     from tritonclient.utils import InferenceServerException
 

@@ -75,12 +75,14 @@ LINES = {
     ),
 }
 CONCURRENCIES = 1, 4, 16, 64
-STAY = 'parameters { key: "FORCE_CPU_ONLY_INPUT_TENSORS" value { string_value: "no" } }'
+KEEP_ON_GPU = (
+    'parameters { key: "FORCE_CPU_ONLY_INPUT_TENSORS" value { string_value: "no" } }'
+)
 MODELS = {  # plan, instances, further lines of the config
     "floats_1": ("resnet50_fp16", 1, ""),
     "floats": ("resnet50_fp16", INSTANCES, ""),
     "pixels": ("resnet50_pixels_fp16", INSTANCES, ""),
-    "pixels_on_gpu": ("resnet50_pixels_fp16", INSTANCES, STAY),
+    "pixels_on_gpu": ("resnet50_pixels_fp16", INSTANCES, KEEP_ON_GPU),
     "pixels_int8": ("resnet50_pixels_int8", INSTANCES, ""),
 }
 PIXELS = "TYPE_UINT8  dims: [ 224, 224, 3 ]"
@@ -123,7 +125,9 @@ def build(folder):
     import tensorrt as trt
 
     if not (folder / "resnet50_int8.onnx").exists():
-        record_engines.reduce(folder / "resnet50.onnx", np.load(folder / "images.npy"))
+        record_engines.write_reduced_models(
+            folder / "resnet50.onnx", np.load(folder / "images.npy")
+        )
     for name in "resnet50_fp16", "resnet50_int8":
         normalise_first(folder / f"{name}.onnx")
     for name in "resnet50_fp16", "resnet50_pixels_fp16", "resnet50_pixels_int8":
@@ -133,8 +137,8 @@ def build(folder):
         print(f"{name}: built in {seconds:.0f} s, {len(plan)} bytes", flush=True)
 
 
-def tensors(plan):
-    """Input and output of a model, as a config says them."""
+def make_config(plan):
+    """The config of ``classifier_tensorrt``, for pixels where the plan takes them."""
     source = (
         paths.MODEL_REPOSITORY / "classifier_tensorrt" / "config.pbtxt"
     ).read_text()
@@ -145,21 +149,21 @@ def tensors(plan):
     return source
 
 
-def repository(folder):
+def write_repository(folder):
     """A repository of the models above, and of two that do nothing."""
     target = folder / "throughput"
     shutil.rmtree(target, ignore_errors=True)
     for name, (plan, count, more) in MODELS.items():
-        config = tensors(plan).replace('"classifier_tensorrt"', f'"{name}"')
+        config = make_config(plan).replace('"classifier_tensorrt"', f'"{name}"')
         config = config.replace("max_batch_size: 32", "max_batch_size: 64")
         config = config.replace("count: 1", f"count: {count}")
         config = re.sub(r"\nversion_policy.*|\nmodel_warmup(.|\n)*\n\]\n", "", config)
         config += more
         data = (folder / f"{plan}.plan").read_bytes()
-        record_engines.place(target, name, config, data)
+        record_engines.add_model(target, name, config, data)
         if name in ("floats", "pixels"):
-            imitated = config.replace(f'"{name}"', f'"nothing_{name}"')
-            write_null_model(target, f"nothing_{name}", imitated)
+            null_config = config.replace(f'"{name}"', f'"nothing_{name}"')
+            write_null_model(target, f"nothing_{name}", null_config)
     return target
 
 
@@ -204,7 +208,7 @@ def check(server, folder):
     return found
 
 
-def measured(server, name, options):
+def try_to_measure(server, name, options):
     """A measurement, or None with its reason printed."""
     try:
         row = perf_analyzer.measure(server, name, **options)
@@ -217,14 +221,14 @@ def measured(server, name, options):
 
 def start(folder, models=None):
     """A server of the models above."""
-    return embedded_triton.start(repository(folder), models=models, timeout=200)
+    return embedded_triton.start(write_repository(folder), models=models, timeout=200)
 
 
-def environment():
+def describe_environment():
     """What was measured on; client, server and GPU are in one machine."""
     import tensorrt as trt
 
-    found = record_engines.environment(
+    found = record_engines.describe_environment(
         TensorRT=trt.__version__, Triton=versions.EMBEDDED.triton
     )
     return found | {"CPU cores": len(os.sched_getaffinity(0))}
@@ -232,34 +236,34 @@ def environment():
 
 def steps(folder):
     """From the shipped config to what the GPU can do, one change at a time."""
-    content = {"environment": environment(), "images/s": {}, "nothing": {}}
+    content = {"environment": describe_environment(), "images/s": {}, "nothing": {}}
     with start(folder) as server:
         content["parity"] = check(server, folder)
         for _ in range(ROUNDS):
             for way, (name, options) in WAYS.items():
                 nothing = "nothing_pixels" if "pixels" in name else "nothing_floats"
                 for kind, model in ("images/s", name), ("nothing", nothing):
-                    row = measured(server, model, options)
+                    row = try_to_measure(server, model, options)
                     content[kind].setdefault(way, []).append(row)
             record_engines.write(folder, "throughput_steps", content)
 
 
-def curves(folder, concurrencies=CONCURRENCIES):
+def curves(folder):
     """Throughput against latency."""
-    content = {"environment": environment(), "curves": {}}
+    content = {"environment": describe_environment(), "curves": {}}
     models = sorted({name for name, _ in LINES.values()})
     with start(folder, models) as server:
         for line, (name, options) in LINES.items():
             content["curves"][line] = {
-                concurrency: measured(
+                concurrency: try_to_measure(
                     server, name, {**options, "concurrency": concurrency}
                 )
-                for concurrency in concurrencies
+                for concurrency in CONCURRENCIES
             }
             record_engines.write(folder, "throughput_curves", content)
 
 
-def ensemble(folder, count):
+def write_ensemble(folder, count):
     """The repository of notebook 09 with the engine in it: its path, lines changed."""
     target = folder / "ensemble"
     shutil.rmtree(target, ignore_errors=True)
@@ -279,26 +283,26 @@ def ensemble(folder, count):
 
 def files(folder):
     """The ensemble of notebook 09, with the classifier's engine at its end."""
-    content = {"environment": environment(), "engine": "classifier_mixed"}
+    content = {"environment": describe_environment(), "engine": "classifier_mixed"}
     pictures = sorted((folder / "files").glob("*.jpg"))
     content["bytes"] = {path.stem: path.stat().st_size for path in pictures}
     reference = np.load(folder / "files" / "answers.npz")
     sent = [
-        {"image": {"b64": encoded(path.read_bytes()), "shape": [1]}}
+        {"image": {"b64": encode_bytes(path.read_bytes()), "shape": [1]}}
         for path in pictures
     ]
     (folder / "files.json").write_text(json.dumps({"data": sent}))
     perf_analyzer.write_inputs(folder / "tensors.json", {"input": reference["input"]})
     for count in 1, INSTANCES:
-        repository, content["lines changed"] = ensemble(folder, count)
+        repository, content["lines changed"] = write_ensemble(folder, count)
         with embedded_triton.start(repository, timeout=120) as server:
             if count == 1:
-                content |= ask(server, pictures, reference["logits"])
-            content[f"images/s, instances: {count}"] = routes(server, folder)
+                content |= classify_files(server, pictures, reference["logits"])
+            content[f"images/s, instances: {count}"] = measure_routes(server, folder)
         record_engines.write(folder, "ensemble", content)
 
 
-def ask(server, pictures, expected):
+def classify_files(server, pictures, expected):
     """Classify files, one a request: distances, labels, and where the time goes."""
     import tritonclient.grpc as grpcclient
 
@@ -328,12 +332,12 @@ def ask(server, pictures, expected):
     }
 
 
-def routes(server, folder):
+def measure_routes(server, folder):
     """Images a second by what is sent and by requests under way, in every round."""
     return {
         route: {
             concurrency: [
-                measured(server, name, {"concurrency": concurrency, "data": sent})
+                try_to_measure(server, name, {"concurrency": concurrency, "data": sent})
                 for _ in range(ROUNDS)
             ]
             for concurrency in (8, 32)
@@ -345,7 +349,7 @@ def routes(server, folder):
     }
 
 
-def encoded(data):
+def encode_bytes(data):
     """BYTES as perf_analyzer wants them: behind their length."""
     return base64.b64encode(len(data).to_bytes(4, "little") + data).decode()
 

@@ -66,7 +66,7 @@ def lessons(numbers=()):
     return [path for number, path in every.items() if not numbers or number in numbers]
 
 
-def log_of(path):
+def log_path(path):
     """What libraries print past the notebook goes to this file."""
     return EXECUTED / f"{path.stem}.log"
 
@@ -88,7 +88,7 @@ def execute(path):
         resources={"metadata": {"path": str(path.parent)}},
         record_timing=False,
     )
-    with log_of(path).open("wb") as log:
+    with log_path(path).open("wb") as log:
         client.execute(stdout=log, stderr=log)
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -107,7 +107,7 @@ def tidy(output):
     return output
 
 
-def title(notebook):
+def read_title(notebook):
     """The first heading: ``03 · Build a TensorRT engine``."""
     return re.match(r"# (.+)", notebook.cells[0].source)[1]
 
@@ -119,7 +119,7 @@ def report_failure(path, error):
     print(cell[1].strip() if cell else error, file=sys.stderr)
     if isinstance(error, CellExecutionError):
         print(f"\n{error.ename}: {error.evalue}", file=sys.stderr)
-    print(f"\nWhat libraries printed: {log_of(path)}", file=sys.stderr)
+    print(f"\nWhat libraries printed: {log_path(path)}", file=sys.stderr)
 
 
 def write_html(notebook, name):
@@ -137,7 +137,7 @@ def write_index():
     for path in lesson_paths():
         executed = EXECUTED / path.name
         if executed.exists():
-            heading = title(nbformat.read(executed, as_version=4))
+            heading = read_title(nbformat.read(executed, as_version=4))
             items.append(f'<li><a href="{path.stem}.html">{heading}</a>')
     when = time.strftime("%d %B %Y, %H:%M")
     index = EXECUTED / "index.html"
@@ -145,7 +145,7 @@ def write_index():
     return index
 
 
-def last_figure(notebook):
+def read_last_figure(notebook):
     """PNG file of the notebook's last figure; that of 07 is the README's picture."""
     figures = [
         output.data["image/png"]
@@ -188,7 +188,7 @@ def main():
             for solution in path.parent.glob(f"solutions/{path.stem[:2]}_*.ipynb"):
                 nbformat.write(execute(solution), solution)
             if path.stem == PREDICTING:
-                PICTURE.write_bytes(last_figure(notebook))
+                PICTURE.write_bytes(read_last_figure(notebook))
         else:
             write_html(notebook, path.stem)
             classified |= path.stem == PREDICTING

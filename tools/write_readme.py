@@ -59,7 +59,7 @@ def code_digest(notebook):
     return sha256("\0".join(cells).encode()).hexdigest()[:16]
 
 
-def runs():
+def read_runs():
     """What ``record_run`` stored: a dict for each notebook, by its name."""
     return json.loads(RUNS.read_text()) if RUNS.exists() else {}
 
@@ -71,11 +71,11 @@ def record_run(path, notebook, seconds):
         "processor": machine.processor(),
         "code": code_digest(notebook),
     }
-    content = dict(sorted({**runs(), path.stem: run}.items()))
+    content = dict(sorted({**read_runs(), path.stem: run}.items()))
     RUNS.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def duration(seconds):
+def format_duration(seconds):
     """``40 seconds``, ``2.5 minutes``; rounded up."""
     if seconds <= 90:
         return f"{-10 * (-seconds // 10):.0f} seconds"
@@ -128,7 +128,7 @@ def fill_part(rows):
     names = [lesson[2] for lesson in LESSON.finditer(rows)]
     files = [paths.NOTEBOOKS / f"{name}.ipynb" for name in names]
     read = [minutes_to_read(nbformat.read(file, as_version=4)) for file in files]
-    run = [runs()[name]["seconds"] for name in names]
+    run = [read_runs()[name]["seconds"] for name in names]
     times = {x: f" {y} | {z:.0f} |" for x, y, z in zip(names, read, run)}
     rows = PART.sub(rf"\g<1> {sum(read)} | {sum(run):.0f} |", rows)
     return LESSON.sub(lambda lesson: lesson[1] + times[lesson[2]], rows)
@@ -141,7 +141,7 @@ def fill_readme(text):
     minutes = half_minutes(float(PART.search(text)[3]))
     pattern = r"(path itself takes |路径本身需要 )[\d.]+( minutes| 分钟)"
     text = replace(pattern, rf"\g<1>{minutes}\2", text)
-    stored = [runs()[path.stem]["processor"] for path in lesson_paths()]
+    stored = [read_runs()[path.stem]["processor"] for path in lesson_paths()]
     machines = "; ".join(sorted(set(stored)))
     return replace(r"`[^`]+ GB of memory`", f"`{machines}`", text)
 
@@ -170,7 +170,7 @@ def fill_versions(text):
 def fill_benchmark(text):
     """The page about the benchmark, with what it measured on two cores."""
     measured = json.loads((paths.TWO_CORES / "benchmark.json").read_text())
-    ratios = benchmark.summary(measured["ratios"]).to_numpy()
+    ratios = benchmark.summarise(measured["ratios"]).to_numpy()
     rows = [[None, *(f"{x:.2f}" for x in row)] for row in ratios]
     return fill_table(text, r"\| .*ResNet-50", rows)
 
@@ -183,12 +183,12 @@ PAGES = {
 }
 
 
-def lesson(path):
+def fill_lesson(path):
     """A notebook with its times in **You need**."""
     notebook = nbformat.read(path, as_version=4)
     times = (
         f"{minutes_to_read(notebook)} minutes to read, "
-        f"{duration(runs()[path.stem]['seconds'])} to run"
+        f"{format_duration(read_runs()[path.stem]['seconds'])} to run"
     )
     first = notebook.cells[0]
     pattern = r"\d+ minutes to read, [\d.]+ \w+ to run"
@@ -198,7 +198,7 @@ def lesson(path):
 
 def main():
     for path in lesson_paths():
-        nbformat.write(lesson(path), path)
+        nbformat.write(fill_lesson(path), path)
     for path, fill in PAGES.items():
         path.write_text(fill(path.read_text()))
     return 0

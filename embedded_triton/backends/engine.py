@@ -40,6 +40,20 @@ _DTYPES = {
 }
 
 
+def _numpy_dtype(name, dtype):
+    """NumPy's dtype for TensorRT's.
+
+    Raises:
+        RuntimeError: NumPy has none, for BF16 or FP8 for instance.
+    """
+    if dtype.name not in _DTYPES:
+        raise RuntimeError(
+            f"the tensor {name} is {dtype.name}; expected one of {', '.join(_DTYPES)}: "
+            "build the engine with inputs and outputs of such a type"
+        )
+    return _DTYPES[dtype.name]
+
+
 def _cuda(result):
     """Value of a call of the CUDA runtime.
 
@@ -108,7 +122,7 @@ class Engine:
         self.inputs = [name for name, yes in zip(names, is_input) if yes]
         self.outputs = [name for name, yes in zip(names, is_input) if not yes]
         self.shapes = {x: tuple(engine.get_tensor_shape(x)) for x in names}
-        self.dtypes = {x: _DTYPES[engine.get_tensor_dtype(x).name] for x in names}
+        self.dtypes = {x: _numpy_dtype(x, engine.get_tensor_dtype(x)) for x in names}
         self.profile = {
             x: tuple(map(tuple, engine.get_tensor_profile_shape(x, 0)))
             for x in self.inputs

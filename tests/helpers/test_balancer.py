@@ -30,7 +30,7 @@ listen http
 
 
 needs_haproxy = pytest.mark.skipif(
-    not balancer.program(), reason="HAProxy is not installed: apt install haproxy"
+    not balancer.find_haproxy(), reason="HAProxy is not installed: apt install haproxy"
 )
 
 

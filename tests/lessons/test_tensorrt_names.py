@@ -30,8 +30,8 @@ CLASSES = {
 def table():
     """Which name is in which version.
 
-    RTX is checked below, and what record.py uses ran on 8.6. The columns of 10 and 11
-    were not compared with an installation.
+    RTX is checked below, and what tools/record_engines.py uses ran on 8.6. The columns
+    of 10 and 11 were not compared with an installation.
     """
     with Path(__file__).parents[1].joinpath("data/tensorrt_names.csv").open() as file:
         return {row.pop("name"): row for row in csv.DictReader(file)}
@@ -42,7 +42,7 @@ def sources():
     files = [
         paths.ROOT / "helpers/engine.py",
         paths.ROOT / "tools/record_engines.py",
-        paths.ROOT / "embedded_triton/backends/tensorrt/model.py",
+        paths.ROOT / "embedded_triton/backends/engine.py",
     ]
     yield from ((file.name, file.read_text()) for file in files)
     for file in paths.NOTEBOOKS.glob("0[34]_*.ipynb"):

@@ -5,7 +5,7 @@ from tools import benchmark
 
 
 def test_the_benchmark_summarises_what_was_measured(artifacts):
-    folder = benchmark.repository()
+    folder = benchmark.write_repository()
     assert not repository_check.check(folder)
     assert "dynamic_batching" in (folder / "resnet50/config.pbtxt").read_text()
     assert "dynamic_batching" not in (folder / "unbatched/config.pbtxt").read_text()
@@ -17,8 +17,8 @@ def test_the_benchmark_summarises_what_was_measured(artifacts):
         "batcher off, 8 under way": [10, 10],
         "batcher on, 8 under way": [11, 12],
     }
-    ratios = benchmark.ratios(pictures, images)
+    ratios = benchmark.compute_ratios(pictures, images)
     assert ratios["p50 of a picture over gRPC / in this process"] == [1.1]
     assert ratios["images/s over gRPC / in this process"] == [0.95, 1.2]
-    table = benchmark.summary(ratios).loc["images/s with the batcher / without"]
+    table = benchmark.summarise(ratios).loc["images/s with the batcher / without"]
     assert dict(table) == {"median": 1.15, "lowest": 1.1, "highest": 1.2}

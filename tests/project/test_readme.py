@@ -29,10 +29,10 @@ def test_the_readmes_are_short():
 @pytest.mark.parametrize("path", lesson_paths(), ids=lambda path: path.stem)
 def test_the_times_of_a_notebook_hold(path):
     notebook = nbformat.read(path, as_version=4)
-    assert write_readme.lesson(path).cells[0].source == notebook.cells[0].source, STALE
-    assert (
-        write_readme.code_digest(notebook) == write_readme.runs()[path.stem]["code"]
-    ), (
+    first = write_readme.fill_lesson(path).cells[0].source
+    assert first == notebook.cells[0].source, STALE
+    measured = write_readme.read_runs()[path.stem]
+    assert write_readme.code_digest(notebook) == measured["code"], (
         f"the code changed after its time was measured: "
         f"python -m tools.run_series --in-place {path.stem[:2]}"
     )
@@ -41,7 +41,7 @@ def test_the_times_of_a_notebook_hold(path):
 def test_the_picture_is_that_of_notebook_07():
     path = paths.NOTEBOOKS / "07_classify_from_a_client.ipynb"
     notebook = nbformat.read(path, as_version=4)
-    assert run_series.PICTURE.read_bytes() == run_series.last_figure(notebook)
+    assert run_series.PICTURE.read_bytes() == run_series.read_last_figure(notebook)
 
 
 def test_a_time_that_is_not_there_is_named():

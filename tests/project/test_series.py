@@ -41,8 +41,6 @@ def run(checkout, *arguments, **variables):
     )
 
 
-@pytest.mark.slow
-@pytest.mark.server
 def run_series(checkout, *arguments, **variables):
     return run(checkout, "tools.run_series", *arguments, **variables)
 
