@@ -298,10 +298,11 @@ def inspect(path, plan):
         "from polygraphy.tools import main\n"
         "main()"
     )
-    command = [sys.executable, "-c", polygraphy, "inspect", "model", file.name]
+    command = [sys.executable, "-c", polygraphy, "inspect", "model", str(file)]
     command += ["--model-type", "engine"]
-    result = subprocess.run(command, cwd=file.parent, capture_output=True, text=True)
-    return (result.stdout + result.stderr).splitlines()
+    result = subprocess.run(command, capture_output=True, text=True)
+    text = result.stdout + result.stderr
+    return text.replace(f"{file.parent}/", "").splitlines()
 
 
 def engines(folder, names=()):

@@ -1,6 +1,7 @@
 """The recordings hold what the lessons say of them."""
 
 import json
+import re
 
 import pytest
 
@@ -87,3 +88,10 @@ def test_the_recorded_ensemble_differs_in_one_line_and_gives_the_same_classes():
     assert recording["lines changed"] == 1
     assert recording["parity"]["relative L2"] < 5e-3
     assert recording["parity"]["top-5 agree"] == 1
+
+
+def test_no_recording_names_a_folder_of_its_machine():
+    files = sorted(paths.RECORDINGS.parent.rglob("*.json"))
+    assert files
+    for file in files:
+        assert not re.search(r'[" ]/(root|home|tmp)/', file.read_text()), file
