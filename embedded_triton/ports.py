@@ -4,9 +4,14 @@ import socket
 
 from embedded_triton.errors import TritonServerError
 
+_handed_out = set()
+
 
 def free_ports(count=3):
-    """Ports on 127.0.0.1 that nobody uses, all different.
+    """Ports on 127.0.0.1 that nobody uses, and that this function never gave before.
+
+    A server listens only a moment after its port was chosen: another one that starts
+    meanwhile must not get the same.
 
     Args:
         count: how many.
@@ -14,10 +19,15 @@ def free_ports(count=3):
     Returns:
         A list of port numbers.
     """
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
+    sockets, ports = [], []
+    while len(ports) < count:
+        each = socket.socket()
         each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
+        sockets.append(each)  # open until all are found, so that each is another one
+        port = each.getsockname()[1]
+        if port not in _handed_out:
+            _handed_out.add(port)
+            ports.append(port)
     for each in sockets:
         each.close()
     return ports

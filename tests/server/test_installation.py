@@ -29,7 +29,7 @@ def test_numpy_2_in_the_servers_environment_is_refused(broken_environment):
 
 def test_a_missing_installation_names_the_notebook(broken_environment):
     embedded_triton.paths.TRITONSERVER.unlink()
-    with pytest.raises(TritonServerError, match="run notebooks/00_check_your_machine"):
+    with pytest.raises(TritonServerError, match="make setup, or notebooks/00_check"):
         embedded_triton.start(models=[])
 
 

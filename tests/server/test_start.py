@@ -66,6 +66,11 @@ def test_two_servers_do_not_collide(make_repository):
         assert np.array_equal(ask_to_double(one, x), ask_to_double(two, x))
 
 
+def test_a_port_is_handed_out_once():
+    many = [port for _ in range(300) for port in embedded_triton.free_ports(3)]
+    assert len({*many}) == 900
+
+
 def test_a_taken_port_is_named():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
