@@ -32,7 +32,10 @@ def find_refusal():
     if platform.system() == "Windows":
         return "found Windows: the series needs WSL2 there, with Ubuntu 22.04 or newer"
     if platform.system() == "Linux" and platform.libc_ver()[0] != "glibc":
-        return f"found {describe()}: PyTorch's packages need glibc"
+        return (
+            f"found {describe()}: PyTorch's packages need glibc, which Debian 12, "
+            "Ubuntu 22.04 and containers of them have"
+        )
     return None
 
 

@@ -11,6 +11,7 @@ from .model_folder import ModelFolder
 from .servers import ServerFeatures
 
 # Each takes a ModelFolder and adds findings; the order is that of a reader's repair.
+# How to add one: the docstring of the package.
 RULES = (
     layout.check_names,
     layout.check_versions,

@@ -122,7 +122,7 @@ def report_failure(path, error):
     print(f"\nWhat libraries printed: {log_path(path)}", file=sys.stderr)
 
 
-def write_html(notebook, name):
+def write_executed(notebook, name):
     """Write the executed notebook and its page; links lead to the other pages."""
     nbformat.write(notebook, EXECUTED / f"{name}.ipynb")
     page, _ = HTMLExporter().from_notebook_node(notebook)
@@ -176,7 +176,7 @@ def main():
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             if getattr(error, "ename", None) in NOT_HERE and not in_place:
                 print(f" as stored: {error.evalue}")
-                write_html(nbformat.read(path, as_version=4), path.stem)
+                write_executed(nbformat.read(path, as_version=4), path.stem)
                 continue
             report_failure(path, error)
             return 1
@@ -190,7 +190,7 @@ def main():
             if path.stem == PREDICTING:
                 PICTURE.write_bytes(read_last_figure(notebook))
         else:
-            write_html(notebook, path.stem)
+            write_executed(notebook, path.stem)
             classified |= path.stem == PREDICTING
     if in_place:
         write_readme.main()
