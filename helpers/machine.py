@@ -12,16 +12,13 @@ from pathlib import Path
 
 import embedded_triton.paths
 from embedded_triton import system, versions
+from embedded_triton.errors import NotOnThisMachine
 from helpers import classifiers
 from repository_check import gpu_count
 
 
-class NoTensorRTError(ImportError):
+class NoTensorRTError(NotOnThisMachine, ImportError):
     """There is no TensorRT for this kind of machine."""
-
-    def _render_traceback_(self):
-        """What IPython shows instead of a traceback: nothing in the cell is wrong."""
-        return [f"{type(self).__name__}: {self}"]
 
 
 def import_tensorrt():

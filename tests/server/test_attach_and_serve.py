@@ -1,5 +1,7 @@
 """A server that runs already is used, and left alone."""
 
+import urllib.request
+
 import numpy as np
 import pytest
 
@@ -15,6 +17,14 @@ def test_attach_uses_a_server_and_leaves_it_alone(server):
     assert other.http == server.http
     other.stop()
     assert server.is_alive()
+
+
+def test_a_proxy_does_not_come_between_a_server_that_runs(server, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it keeps the first proxies
+    assert embedded_triton.attach(server.http).is_alive()
 
 
 def test_attach_says_what_is_wrong(server):
