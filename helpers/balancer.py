@@ -113,16 +113,20 @@ class Balancer:
         Raises:
             BalancerError: it has not in time, or there is no such server.
         """
-        if server not in (known := self.servers()):
-            raise BalancerError(f"no server {server!r}; there are {', '.join(known)}")
         begin = time.monotonic()
-        while (found := self.servers()[server]["status"]) != status:
+        while True:
+            known = self.servers()
+            if server not in known:
+                names = ", ".join(known)
+                raise BalancerError(f"no server {server!r}; there are {names}")
+            found = known[server]["status"]
+            if found == status:
+                return time.monotonic() - begin
             if time.monotonic() > begin + timeout:
                 raise BalancerError(
                     f"{server} is {found} after {timeout} s; expected {status}"
                 )
             time.sleep(0.02)
-        return time.monotonic() - begin
 
     def stop(self):
         """End it, at once."""

@@ -135,8 +135,9 @@ def repair_opencv(python, packages):
 
 def main():
     system = load_system()
-    if system.find_refusal():
-        sys.exit(system.find_refusal())
+    refusal = system.find_refusal()
+    if refusal:
+        sys.exit(refusal)
     python, found = find_python(system.PYTHONS)
     if python and Path(python) != Path(sys.executable):
         os.execv(python, [python, __file__, *sys.argv[1:]])

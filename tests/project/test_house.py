@@ -4,7 +4,9 @@ import ast
 import subprocess
 import sys
 
+import nbformat
 import pytest
+from IPython.core.inputtransformer2 import TransformerManager
 
 from helpers import paths
 
@@ -16,14 +18,28 @@ def modules(package):
     return sorted((paths.ROOT / package).rglob("*.py"))
 
 
-def imported(file):
-    """The first name of everything that a file imports, wherever it does so."""
+def imported(source):
+    """Everything that a text imports, wherever it does so: ``package.module``."""
     names = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            names |= {x.name.partition(".")[0] for x in node.names}
+            names |= {x.name for x in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
-            names.add(node.module.partition(".")[0])
+            names |= {f"{node.module}.{x.name}" for x in node.names}
+    return names
+
+
+def packages(names):
+    return {name.partition(".")[0] for name in names}
+
+
+def imported_by_lessons():
+    """The same for all cells of all notebooks, solutions included."""
+    names = set()
+    for file in sorted(paths.NOTEBOOKS.rglob("*.ipynb")):
+        for cell in nbformat.read(file, as_version=4).cells:
+            if cell.cell_type == "code" and not cell.source.startswith("%%"):
+                names |= imported(TransformerManager().transform_cell(cell.source))
     return names
 
 
@@ -32,27 +48,13 @@ def test_imports_go_one_way(package):
     files = modules(package)
     assert files
     for file in files:
-        forbidden = {*ORDER[: ORDER.index(package)]} & imported(file)
+        names = packages(imported(file.read_text()))
+        forbidden = {*ORDER[: ORDER.index(package)]} & names
         assert not forbidden, f"{file} imports {forbidden}"
 
 
 def test_no_notebook_imports_tools():
-    for file in sorted(paths.NOTEBOOKS.rglob("*.ipynb")):
-        assert "tools" not in names_in(file), file
-
-
-def names_in(notebook):
-    import nbformat
-
-    cells = nbformat.read(notebook, as_version=4).cells
-    lines = [
-        line.split()
-        for cell in cells
-        if cell.cell_type == "code"
-        for line in cell.source.splitlines()
-        if line.lstrip().startswith(("import ", "from "))
-    ]
-    return {words[1].partition(".")[0] for words in lines}
+    assert "tools" not in packages(imported_by_lessons())
 
 
 @pytest.mark.parametrize("package", ORDER[1:])
@@ -69,10 +71,14 @@ def test_helpers_are_small():
 
 def test_every_helper_is_imported_by_a_lesson():
     """Directly, or by a helper that is."""
-    known = {file.stem for file in modules("helpers")} - {"__init__"}
-    texts = [file.read_text() for file in paths.NOTEBOOKS.rglob("*.ipynb")]
-    needed = {x for x in known if any(f" {x}" in y or f".{x}" in y for y in texts)}
-    assert known == needed
+    files = {x.stem: x for x in modules("helpers") if x.stem != "__init__"}
+    uses = {name: imported(file.read_text()) for name, file in files.items()}
+    needed, new = set(), imported_by_lessons()
+    while new:
+        found = {x.split(".")[1] for x in new if x.startswith("helpers.")} & {*files}
+        new = set().union(*(uses[x] for x in found - needed))
+        needed |= found
+    assert needed == {*files}
 
 
 def test_the_checker_is_light():

@@ -78,7 +78,6 @@ def test_resnet50_goes_the_whole_way_with_a_checkpoint(checkout):
 
 @pytest.mark.slow
 @pytest.mark.server
-@pytest.mark.server
 def test_resnet50_with_seeded_weights_is_exported_proved_and_served(
     tmp_path, monkeypatch
 ):

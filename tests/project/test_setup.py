@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 
 from conftest import make_model
 from embedded_triton import packages, versions
+from embedded_triton.installation import BACKENDS_IN_PYTHON
 from helpers import paths
 from repository_check import servers
 from tools import set_up
@@ -181,6 +182,7 @@ def test_the_version_contract_is_that_of_the_pins(client, server):
     gpu = pins((ROOT / "requirements-gpu.txt").read_text())
     assert gpu["tensorrt"] == versions.CONTAINER.tensorrt
     assert server["onnxruntime"] == servers.EMBEDDED.onnxruntime
+    assert servers.EMBEDDED.backends == {"python", *BACKENDS_IN_PYTHON}
     assert versions.EMBEDDED.where == f"nvidia-pytriton {server['nvidia-pytriton']}"
 
 
