@@ -21,9 +21,9 @@ WITHOUT_AVX512 = {
 @pytest.mark.parametrize("number", ["01", "02", "03", "05", "07", "09", "10"])
 def test_stored_outputs_hold_on_another_processor(number):
     (lesson,) = paths.NOTEBOOKS.glob(f"{number}_*.ipynb")
+    one_core = "taskset", "--cpu-list", str(min(os.sched_getaffinity(0)))
     result = subprocess.run(
-        ["taskset", "--cpu-list", str(min(os.sched_getaffinity(0)))]
-        + [sys.executable, "-m", "pytest", "-q", "--nbval", lesson],
+        [*one_core, sys.executable, "-m", "pytest", "-q", "--nbval", lesson],
         env={**os.environ, **WITHOUT_AVX512, "PYTHONPATH": ROUNDS_OTHERWISE},
         cwd=paths.ROOT,
         capture_output=True,
