@@ -140,14 +140,17 @@ def browser():
         browser.close()
 
 
-def taught(notebook, line):
-    """What the one cell of a notebook that holds this text defines: a namespace."""
+def taught(notebook, line, **names):
+    """What the one cell of a notebook that holds this text defines: a namespace.
+
+    Args:
+        names: what the cells before it defined, as far as this one needs it.
+    """
     path = paths.NOTEBOOKS / f"{notebook}.ipynb"
     cells = nbformat.read(path, as_version=4).cells
     (source,) = (cell.source for cell in cells if line in cell.source)
-    namespace = {}
-    exec(source, namespace)
-    return namespace
+    exec(source, names)
+    return names
 
 
 def make_model(
