@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import pickle
 import re
 import socket
 import sys
@@ -11,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from helpers import paths
+from helpers import checkpoints, paths
 
 # torch and torchvision take seconds to import: the functions that need them do it
 
@@ -152,8 +151,8 @@ def resnet50(download=False):
         The module, (N, 3, 224, 224) float32 to (N, 1000) logits, and a ``Classifier``.
 
     Raises:
-        FileNotFoundError, ValueError: see ``resnet50_checkpoint``.
-        RuntimeError: the checkpoint is not one of ResNet-50.
+        FileNotFoundError, ValueError: see ``resnet50_checkpoint``, and
+            ``checkpoints.read_state_dict``: it does not hold ResNet-50's weights.
     """
     import torch
     import torchvision
@@ -166,14 +165,8 @@ def resnet50(download=False):
     module = torchvision.models.resnet50(weights=None).eval()
     source = f"random weights (seed {SEED})"
     if checkpoint:
-        try:
-            state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-            module.load_state_dict(state)
-        except (pickle.UnpicklingError, EOFError, RuntimeError, TypeError) as error:
-            raise RuntimeError(
-                f"{checkpoint} does not hold the state_dict of a ResNet-50: delete it "
-                "if it is a broken download, or set TUTORIAL_WEIGHTS to another file"
-            ) from error
+        state = checkpoints.read_state_dict(checkpoint, module.state_dict())
+        module.load_state_dict(state)
         source = f"trained weights ({checkpoint.name})"
     numbers = RESNET50_PREPROCESSING
     return module, Classifier("resnet50", source, bool(checkpoint), numbers)
