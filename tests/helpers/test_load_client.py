@@ -69,6 +69,15 @@ def test_refusals_are_counted(null_server):
     assert sum(row["errors"].values()) == round(row["refused"] * row["requests"])
 
 
+def test_a_refused_request_counts_once(null_server):
+    """The same arrivals, from the same seed, where some are refused and where none."""
+    load = {"inputs": X, "rate": 200, "seconds": 1}
+    refused = load_client.send_requests(null_server, "slow", **load)
+    answered = load_client.send_requests(null_server, "nothing", **load)
+    assert refused["requests"] == answered["requests"]
+    assert refused["refused"] > 0 == answered["refused"]
+
+
 @pytest.mark.parametrize(
     "options", [{"rate": 0}, {"rate": -1}, {"concurrency": 0}, {"seconds": 0}], ids=str
 )
