@@ -131,6 +131,7 @@ if [ "$model" = sparse ] && [ "$window" -lt 4000 ]; then
   echo "No valid requests recorded within time interval."
   exit 1
 fi
+[ "$model" = hurried ] && echo "Perf Analyzer was not able to keep up with the rate"
 cat <<END
   Pass [1] throughput: 90.5 infer/sec. Avg latency: 11111 usec (std 1 usec).
   Pass [2] throughput: 120 infer/sec. Avg latency: 8333 usec (std 1 usec).
@@ -178,6 +179,14 @@ def test_the_result_is_what_perf_analyzer_reports(told_perf_analyzer, capsys):
     }
     assert told_perf_analyzer.read_text().split() == ["1000"]
     assert "the windows gave 90, 120, 95 images/s" in capsys.readouterr().err
+
+
+def test_a_rate_that_was_not_kept_is_told(told_perf_analyzer, capsys):
+    perf_analyzer.measure(NOBODY, "m", rate=1e6)
+    assert "could not send" not in capsys.readouterr().err
+    perf_analyzer.measure(NOBODY, "hurried", rate=1e6)
+    found = "hurried, grpc, 1000000.0/s: perf_analyzer could not send at this rate"
+    assert found in capsys.readouterr().err
 
 
 def test_an_empty_window_is_tried_again_with_more_time(told_perf_analyzer):
