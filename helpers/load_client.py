@@ -38,8 +38,10 @@ def send_requests(
 ):
     """Put a model under load from this process; count refusals instead of ending.
 
-    Latencies of an open loop count from the moment at which a request was due, so a
-    slow server cannot hide its queue.
+    Throughput is that of the window in which requests are sent: the answers that come
+    within ``seconds``, divided by ``seconds``. What an overloaded server answers later
+    counts in the latencies only. Latencies of an open loop run from the moment at which
+    a request was due, so neither a slow server nor a slow client can hide its queue.
 
     Args:
         server: an ``embedded_triton.Server``; asked over gRPC.
@@ -51,14 +53,22 @@ def send_requests(
         seconds: for how long requests are sent.
 
     Returns:
-        A dict like that of ``perf_analyzer.measure``, without what only the server
-        knows, with ``refused`` (share of the requests) and ``errors`` (messages and how
-        many).
+        A dict: ``images/s``; ``p50 ms`` ... ``p99 ms`` and ``mean ms`` of all answered
+        requests; ``late ms``, by how much this client sent them too late, in the mean;
+        ``requests`` that were sent, ``refused`` (their share) and ``errors`` (messages
+        and how many).
 
     Raises:
+        ValueError: a rate, a concurrency or a time is not above 0, or the inputs have
+            different numbers of items.
         LoadError: every request was refused, or one failed for another reason than a
             queue policy; the message holds the server's.
     """
+    if min(concurrency, seconds, *([] if rate is None else [rate])) <= 0:
+        raise ValueError(
+            f"rate {rate}, concurrency {concurrency}, seconds {seconds}: each has to "
+            "be above 0"
+        )
     run = _send_requests(server.grpc, model, inputs, rate, concurrency, seconds)
     with ThreadPoolExecutor(1) as pool:  # a notebook's thread has a running event loop
         return pool.submit(asyncio.run, run).result()
@@ -66,31 +76,34 @@ def send_requests(
 
 async def _send_requests(address, model, inputs, rate, concurrency, seconds):
     random = np.random.default_rng(0)
-    latencies, errors = [], collections.Counter()
+    answered, late, errors = [], [], collections.Counter()
     async with grpcclient.InferenceServerClient(address) as client:
         if inputs is None:
             inputs = await _random_inputs(client, model, random)
         requests = itertools.cycle(_requests(inputs))
         begin = time.perf_counter()
-        end = begin + seconds
+
+        def now():
+            return time.perf_counter() - begin
 
         async def send(due):
+            late.append(now() - due)
             try:
                 await client.infer(model, next(requests), client_timeout=TIMEOUT)
-                latencies.append(time.perf_counter() - due)
+                answered.append((due, now()))
             except InferenceServerException as error:
                 if not re.search(REFUSED, error.message()):
                     raise LoadError(f"{model}: {error.message()}") from None
                 errors[error.message()] += 1
 
         async def send_one_after_another():
-            while (now := time.perf_counter()) < end:
-                await send(now)
+            while (due := now()) < seconds:
+                await send(due)
 
         async def send_when_due():
-            due, tasks = begin, []
-            while (due := due + random.exponential(1 / rate)) < end:
-                await asyncio.sleep(due - time.perf_counter())
+            due, tasks = 0, []
+            while (due := due + random.exponential(1 / rate)) < seconds:
+                await asyncio.sleep(due - now())
                 tasks.append(asyncio.create_task(send(due)))
             await asyncio.gather(*tasks)
 
@@ -100,15 +113,22 @@ async def _send_requests(address, model, inputs, rate, concurrency, seconds):
             )
         else:
             await send_when_due()
-        took = time.perf_counter() - begin
-    if not latencies:
+    if not answered:
         raise LoadError(f"{model}: no request was answered: {dict(errors)}")
-    percentiles = np.percentile(latencies, [50, 90, 95, 99]) * 1e3
-    sent = len(latencies) + errors.total()
+    return _summarise(answered, late, errors, seconds)
+
+
+def _summarise(answered, late, errors, seconds):
+    """The result, from when each answered request was due and done, in seconds."""
+    due, done = np.transpose(answered)
+    latencies = 1e3 * (done - due)
+    percents = 50, 90, 95, 99
+    sent = len(answered) + errors.total()
     return {
-        "images/s": len(latencies) / took,
-        **{f"p{x} ms": float(y) for x, y in zip((50, 90, 95, 99), percentiles)},
-        "mean ms": float(np.mean(latencies)) * 1e3,
+        "images/s": int((done <= seconds).sum()) / seconds,
+        **{f"p{x} ms": float(np.percentile(latencies, x)) for x in percents},
+        "mean ms": float(latencies.mean()),
+        "late ms": 1e3 * float(np.mean(late)),
         "requests": sent,
         "refused": errors.total() / sent,
         "errors": dict(errors),
@@ -117,19 +137,30 @@ async def _send_requests(address, model, inputs, rate, concurrency, seconds):
 
 async def _random_inputs(client, model, random):
     """One item for each input of a model, by the shapes and types that it tells."""
-    config = (await client.get_model_config(model, as_json=True))["config"]
-    return {
-        x["name"]: random.standard_normal((1, *map(int, x["dims"]))).astype(
-            triton_to_np_dtype(x["data_type"].removeprefix("TYPE_"))
-        )
-        for x in config["input"]
-    }
+    try:
+        config = (await client.get_model_config(model, as_json=True))["config"]
+    except InferenceServerException as error:
+        raise LoadError(f"{model}: {error.message()}") from None
+    found = {}
+    for tensor in config["input"]:
+        kind = tensor["data_type"].removeprefix("TYPE_")
+        dims = [int(x) for x in tensor["dims"]]
+        if kind == "STRING" or min(dims, default=1) < 0:
+            raise LoadError(
+                f"{model}: the input {tensor['name']} is {kind} {dims}, for which "
+                "there are no random numbers: pass inputs"
+            )
+        values = random.standard_normal((1, *dims))
+        found[tensor["name"]] = values.astype(triton_to_np_dtype(kind))
+    return found
 
 
 def _requests(inputs):
     """The inputs of one request for each item, as tritonclient wants them."""
-    count = len(next(iter(inputs.values())))
-    requests = [[] for _ in range(count)]
+    counts = {name: len(values) for name, values in inputs.items()}
+    if len(set(counts.values())) != 1 or not all(counts.values()):
+        raise ValueError(f"an item of every input goes into a request: {counts}")
+    requests = [[] for _ in range(min(counts.values()))]
     for name, values in inputs.items():
         for request, value in zip(requests, values):
             kind = np_to_triton_dtype(value.dtype)

@@ -1,6 +1,7 @@
 """Read the metrics that a server publishes for Prometheus; taught in notebook 08."""
 
 import collections
+import http.client
 import threading
 import time
 import urllib.request
@@ -19,6 +20,9 @@ def read_metrics(server):
 
     Returns:
         A dict of name, such as ``nv_inference_count``, and number.
+
+    Raises:
+        OSError: nobody answers there.
     """
     url = f"http://{server.metrics}/metrics"
     with urllib.request.urlopen(url, timeout=5) as page:
@@ -54,7 +58,7 @@ def watch_metrics(server, interval=0.1):
             while not stop.wait(interval):
                 now = time.perf_counter() - begin
                 readings.append({**read_metrics(server), "seconds": now})
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             failed.append(error)
 
     thread = threading.Thread(target=read)

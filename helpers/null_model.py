@@ -5,6 +5,7 @@ from pathlib import Path
 
 MODEL = """\
 import json
+import time
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
@@ -18,6 +19,7 @@ class TritonPythonModel:
         ]
 
     def execute(self, requests):
+        time.sleep({seconds})
         return [self.answer(len(x.inputs()[0].as_numpy())) for x in requests]
 
     def answer(self, batch):
@@ -30,18 +32,28 @@ class TritonPythonModel:
 """
 
 
-def write_null_model(repository, name, config):
+def write_null_model(repository, name, config, seconds=0):
     """Write a model that has the tensors of another one and answers with zeros.
 
-    Its throughput is the most that client, wire and server can carry without a model.
+    Its throughput is the most that client, wire and server can carry without a model;
+    or, made slow, one that is known: 1 / ``seconds`` runs a second at most.
 
     Args:
         repository: a model repository.
         name: of the new model.
-        config: text of the other model's config; it has to allow batches.
+        config: text of the other model's config.
+        seconds: that a run takes, on every machine.
+
+    Raises:
+        ValueError: the config names no backend, or does not allow batches.
     """
+    text, changed = re.subn(r'backend: *"\w+"', 'backend: "python"', config)
+    if not changed or not re.search(r"max_batch_size: *[1-9]", config):
+        raise ValueError(
+            "the config has to hold backend and a max_batch_size above 0, and is\n"
+            + config
+        )
     folder = Path(repository, name)
     (folder / "1").mkdir(parents=True, exist_ok=True)
-    (folder / "1" / "model.py").write_text(MODEL)
-    text = re.sub(r'backend: *"\w+"', 'backend: "python"', config)
+    (folder / "1" / "model.py").write_text(MODEL.replace("{seconds}", str(seconds)))
     (folder / "config.pbtxt").write_text(text)

@@ -1,7 +1,6 @@
 """Measure a server with NVIDIA's ``perf_analyzer``; taught in notebook 08.
 
-It is a C++ program in the wheel of tritonclient 2.51.0. Where it cannot run, the client
-in ``load_client`` takes its place.
+It is a C++ program in the wheel of tritonclient 2.51.0.
 https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/perf_analyzer/README.html
 """
 
@@ -26,6 +25,7 @@ from helpers.load_client import LoadError
 
 WINDOW = 1.0  # seconds
 WINDOWS = 3  # as many as perf_analyzer judges, a constant in it
+ATTEMPTS = 3  # with a longer window each
 UNSTABLE = 0.25  # spread of the windows from which a reader should know
 
 
@@ -48,7 +48,9 @@ def find_perf_analyzer():
     own = embedded_triton.paths.ENVIRONMENT / "bin" / "perf_analyzer"
     path = own if own.exists() else shutil.which("perf_analyzer")
     if not path:
-        raise LoadError(f"there is no {own}, and no perf_analyzer on PATH")
+        raise LoadError(
+            f"there is no {own}, and no perf_analyzer on PATH: run make setup"
+        )
     try:
         result = subprocess.run(
             [path, "--version"], env=_environment(), capture_output=True, text=True
@@ -105,7 +107,7 @@ def command(
         "-b": batch,
         "-p": round(1000 * window),
         "-r": WINDOWS,
-        "-s": 1_000_000,  # per cent: take them as they come; ``measure`` judges them
+        "-s": 1_000_000,  # per cent: every three windows will do, see ``measure``
         "-f": report,
     }
     if data:
@@ -136,8 +138,11 @@ _REASONS = (
         "the server refused a request, and perf_analyzer ends with the first: use "
         "load_client.send_requests, which counts them",
     ),
-    (r"No valid requests recorded", "no request ended in a window: make it longer"),
 )
+
+
+class _EmptyWindow(LoadError):
+    """No request ended in one of the windows."""
 
 
 def _run(arguments, what):
@@ -166,6 +171,8 @@ def _run(arguments, what):
             if match := re.search(f".*(?:{pattern}).*", text):
                 reason = reason.format(*match.groups())
                 raise LoadError(f"{what}: {reason}. It said: {match[0].strip()}")
+        if "No valid requests recorded" in text:
+            raise _EmptyWindow(f"{what}: no request ended in a window: make it longer")
         last = "\n".join(text.strip().splitlines()[-6:])
         raise LoadError(f"{what}: perf_analyzer failed. It said:\n{last}")
     if "not able to keep up" in text:
@@ -173,14 +180,19 @@ def _run(arguments, what):
     return text
 
 
-def measure(server, model, **options):
-    """Put a model under load and measure it.
+def measure(server, model, window=WINDOW, **options):
+    """Put a model under load and measure it in three windows.
+
+    The windows are taken as they come, and their spread is a part of the result. (By
+    itself perf_analyzer goes on until three windows differ by 10 % at most, and reports
+    nothing where it finds none: a long wait on a busy machine, and the spread of three
+    that were chosen because they agree.) Where no request ended in a window, as under a
+    rate that the server cannot keep up with, it tries again with twice the time.
 
     Args:
         server: an ``embedded_triton.Server``.
         model: name of a model that is ready.
-        options: see ``command``. Where perf_analyzer cannot run, ``send_requests``
-            makes the load, over gRPC only, and its dict is returned.
+        window, options: see ``command``.
 
     Returns:
         A dict: ``images/s`` (all windows together), ``low`` and ``high`` (of the
@@ -190,24 +202,24 @@ def measure(server, model, **options):
         than inferences where there were batches).
 
     Raises:
-        LoadError: perf_analyzer gave up, or cannot run and nothing takes its place; the
-            message says why.
+        LoadError: perf_analyzer gave up, or cannot run; the message says why.
     """
+    for attempt in range(ATTEMPTS):
+        try:
+            return _measure(server, model, window * 2**attempt, options)
+        except _EmptyWindow:
+            if attempt == ATTEMPTS - 1:
+                raise
+
+
+def _measure(server, model, window, options):
     protocol = options.get("protocol", "grpc")
-    try:
-        find_perf_analyzer()
-    except LoadError:
-        if protocol != "grpc" or options.keys() & {"shared_memory", "batch", "data"}:
-            raise
-        options.pop("protocol", None)
-        options["seconds"] = WINDOWS * options.pop("window", WINDOW)
-        return load_client.send_requests(server, model, **options)
     address = getattr(server, protocol)
     load = options.get("rate") or options.get("concurrency", 1)
     what = f"{model}, {protocol}, {load}{'/s' if options.get('rate') else ''}"
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.csv")
-        arguments = command(address, model, report=report, **options)
+        arguments = command(address, model, window=window, report=report, **options)
         text = _run(arguments, what)
         if not report.exists():
             raise LoadError(f"{what}: there is no report. It said:\n{text[-500:]}")

@@ -110,16 +110,13 @@ POLICY = "dynamic_batching { default_queue_policy { max_queue_size: 1 } }"
 
 @pytest.fixture(scope="session")
 def null_server(tmp_path_factory):
-    """Two models that answer with zeros; ``slow`` takes 50 ms and has a short queue."""
+    """Models that answer with zeros: ``nothing``; ``sleeping``, which takes 50 ms; and
+    ``slow``, which takes as long and has a short queue."""
     repository = tmp_path_factory.mktemp("repository")
-    write_null_model(repository, "nothing", NULL_CONFIG)
     limited = NULL_CONFIG.replace("dynamic_batching { }", POLICY)
-    write_null_model(repository, "slow", limited)
-    slow = repository / "slow/1/model.py"
-    text = slow.read_text().replace(
-        "return [self", "time.sleep(0.05)\n        return [self"
-    )
-    slow.write_text(f"import time\n{text}")
+    write_null_model(repository, "nothing", NULL_CONFIG)
+    write_null_model(repository, "sleeping", NULL_CONFIG, seconds=0.05)
+    write_null_model(repository, "slow", limited, seconds=0.05)
     with started(repository) as server:
         yield server
 

@@ -168,17 +168,21 @@ def summarise(values):
 def compute_ratios(pictures, images):
     """What the server keeps of ONNX Runtime's own speed: name and list.
 
-    Those of throughput are a number for each round, of neighbours in time.
+    A number for each block of pictures, and for each round, of neighbours in time.
     """
 
     def share(name, of):
         return [a / b for a, b in zip(images[name], images[of])]
 
-    medians = {name: statistics.median(x) for name, x in pictures.items()}
+    def take_medians(name):
+        times = pictures[name]
+        starts = range(0, len(times), RUNS)
+        return [statistics.median(times[i : i + RUNS]) for i in starts]
+
     here = "in this process"
     return {
         "p50 of a picture over gRPC / in this process": [
-            medians["gRPC"] / medians[here]
+            a / b for a, b in zip(take_medians("gRPC"), take_medians(here))
         ],
         "images/s over gRPC / in this process": share("gRPC, 4 under way", here),
         "images/s with shared memory / in this process": share(

@@ -137,8 +137,16 @@ OUTSIDE = {
     "04_inspect_tensorrt_engine": ("", "CONVOLUTION"),
     "05_write_triton_config": ("", "mine onnxruntime 8"),
     "06_serve_with_triton": ("", "exit status 0"),
-    "07_classify_from_a_client": ("print(classify(IMAGE, URL))", "espresso"),
-    "08_measure_and_tune": ("print(measure(URL, 'classifier_onnx')[0] > 0)", "True"),
+    "07_classify_from_a_client": (
+        "client = httpclient.InferenceServerClient(URL)\n"
+        "print(classify(client, read_picture(IMAGE)))",
+        "espresso",
+    ),
+    "08_measure_and_tune": (
+        "_, row = run_perf_analyzer(GRPC, 'classifier_onnx', '-s', '1000')\n"
+        "print(float(row['Inferences/Second']) > 0)",
+        "True",
+    ),
     "09_preprocess_on_the_server": (
         "httpclient.InferenceServerClient(URL).load_model('classify')\n"
         "print(classify(IMAGE, URL))",
