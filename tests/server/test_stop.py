@@ -179,3 +179,30 @@ def test_a_forked_child_does_not_keep_the_server():
         assert time.monotonic() - begin < 10
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+
+
+HOLDER = """
+import os, pathlib, sys, time
+from embedded_triton.supervisor import start_supervised
+command = ["sh", "-c", "echo $$; exec sleep 600"]
+supervisor = start_supervised("triton-held-", command, pathlib.Path(sys.argv[1]))
+child = os.fork()  # holds the write end of the supervisor's pipe
+if child:
+    print(child, flush=True)
+time.sleep(600)
+"""
+
+
+def test_ends_with_its_owner_though_another_process_holds_the_pipe(tmp_path):
+    log = tmp_path / "log"
+    command = [sys.executable, "-c", HOLDER, str(log)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
+        child = psutil.Process(int(owner.stdout.readline()))
+        assert wait_until(lambda: log.exists() and log.read_text().endswith("\n"))
+        owner.kill()
+        owner.wait()
+        try:
+            pid = int(log.read_text())
+            assert wait_until(lambda: not psutil.pid_exists(pid))
+        finally:
+            child.kill()  # then the pipe ends as well
