@@ -72,7 +72,7 @@ def test_the_container_is_started_and_stopped(
         x = np.ones((1, 4), np.float32)
         assert np.array_equal(ask_to_double(server, x), 2 * x)
         _, *command = server.command
-    assert triton_processes() == before
+    assert {*triton_processes()} <= {*before}
     assert command == json.loads(docker.read_text())
     assert ("--gpus=all" in command) == bool(gpus)
     image = command.index(versions.CONTAINER.where)

@@ -88,8 +88,11 @@ def save(repository, name, config, *model, **kind):
     save_model(repository, name, config, make_model(*model, **kind))
 
 
-WAIT = "dynamic_batching { preferred_batch_size: 8 max_queue_delay_microseconds: %d }"
-HALF_SECOND = WAIT % 500_000
+# The first request waits a minute for as many rows as a test sends together.
+WAIT = (
+    "dynamic_batching { preferred_batch_size: %d "
+    "max_queue_delay_microseconds: 60000000 }"
+)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +103,7 @@ def odd_models(tmp_path_factory, make_server):
     save(
         repository,
         "run_size",  # answers x plus the number of rows of the whole run
-        'backend: "onnxruntime" max_batch_size: 8 ' + WAIT % 2_000_000,
+        'backend: "onnxruntime" max_batch_size: 8 ' + WAIT % 8,
         [
             node("Shape", ["x"], ["rows"], start=0, end=1),
             node("Cast", ["rows"], ["count"], to=TensorProto.FLOAT),
@@ -112,7 +115,7 @@ def odd_models(tmp_path_factory, make_server):
     save(
         repository,
         "twice_the_rows",  # its output's first axis is not the batch
-        'backend: "onnxruntime" max_batch_size: 8 ' + HALF_SECOND,
+        'backend: "onnxruntime" max_batch_size: 8 ' + WAIT % 2,
         [node("Concat", ["x", "x"], ["y"], axis=0)],
         [("x", batch4)],
         [("y", ["rows", 4])],
@@ -120,7 +123,7 @@ def odd_models(tmp_path_factory, make_server):
     save(
         repository,
         "pick",  # fails for an index above 3
-        'backend: "onnxruntime" max_batch_size: 8 ' + HALF_SECOND,
+        'backend: "onnxruntime" max_batch_size: 8 ' + WAIT % 3,
         [
             node("Cast", ["x"], ["index"], to=TensorProto.INT64),
             node("Gather", ["table", "index"], ["y"]),
@@ -132,7 +135,7 @@ def odd_models(tmp_path_factory, make_server):
     save(
         repository,
         "sum_and_product",
-        'backend: "onnxruntime" max_batch_size: 8 ' + HALF_SECOND,
+        'backend: "onnxruntime" max_batch_size: 8 ' + WAIT % 2,
         [node("Add", ["a", "b"], ["sum"]), node("Mul", ["a", "b"], ["product"])],
         [("a", batch4), ("b", batch4)],
         [("sum", batch4), ("product", batch4)],
