@@ -74,6 +74,10 @@ CASES = {
         None,
         model(HEAD + X.replace("[ 4 ]", "[ 2, 2 ] reshape { shape: [ 4 ] }") + Y),
     ),
+    "reshaped_alone": (
+        None,
+        model(HEAD + X.replace("[ 4 ]", "[ 2, 2 ] reshape { shape: [ 4 ] }")),
+    ),
     "no_name_to_complete": (
         "error: no name",
         (

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import numpy as np
+import onnx
 import psutil
 import pytest
 import tomllib
@@ -12,8 +13,9 @@ import tritonclient.grpc as grpcclient
 from onnx import TensorProto, helper, numpy_helper
 from tritonclient.utils import InferenceServerException
 
-from conftest import make_model, save_model, started
+from conftest import FakeModelError, make_model, read_config, save_model, started
 from helpers import paths
+from repository_check.data_types import FROM_ONNX
 
 pytestmark = pytest.mark.server
 
@@ -248,3 +250,43 @@ def test_refuses_to_batch_a_model_without_a_batch_axis(make_server, tmp_path):
         "for the model to support batching the shape should have at least 1 dimension "
         "and the first dimension must be -1; but shape expected by the model is [1,4]"
     ) in refusal.value.message()
+
+
+def test_passes_the_threads_on_and_lets_them_not_spin(
+    load_backend, doubling_model, tmp_path
+):
+    backend = load_backend("onnxruntime")
+    onnx.save(doubling_model, tmp_path / "model.onnx")
+    parameters = {
+        f"{x}_op_thread_count": {"string_value": n}
+        for x, n in (("intra", "2"), ("inter", "3"))
+    }
+    session = backend.open_session(tmp_path / "model.onnx", parameters)
+    options = session.get_session_options()
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (2, 3)
+    assert options.get_session_config_entry("session.force_spinning_stop") == "1"
+
+
+@pytest.mark.parametrize("number", {*FROM_ONNX} - {TensorProto.BFLOAT16})
+def test_names_each_type_as_triton_does(load_backend, tmp_path, number):
+    backend = load_backend("onnxruntime")
+    node, tensors = helper.make_node("Identity", ["x"], ["y"]), ("x", [1]), ("y", [1])
+    model = make_model([node], *([x] for x in tensors), kind=number)
+    onnx.save(model, tmp_path / "model.onnx")
+    (tensor,) = backend.open_session(tmp_path / "model.onnx", {}).get_inputs()
+    assert f"TYPE_{backend.triton_type(tensor)}" == FROM_ONNX[number]
+
+
+def test_refuses_an_optional_input_where_requests_are_batched(
+    load_backend, doubling_model, tmp_path
+):
+    """``two`` has a value in the file, and may be given with a request."""
+    backend = load_backend("onnxruntime")
+    two = helper.make_tensor_value_info("two", TensorProto.FLOAT, [])
+    doubling_model.graph.input.append(two)
+    onnx.save(doubling_model, tmp_path / "model.onnx")
+    session = backend.open_session(tmp_path / "model.onnx", {})
+    optional = X.replace('"x"', '"two"').replace(" } ]", " optional: true } ]")
+    config = read_config(HEAD + X + optional + Y)
+    with pytest.raises(FakeModelError, match="optional input 'two' is not supported"):
+        backend.check(config, session)

@@ -1,5 +1,6 @@
 """A server is up, answers as ONNX Runtime does, or says why it is not."""
 
+import os
 import socket
 from pathlib import Path
 
@@ -94,8 +95,9 @@ def test_a_failed_start_says_why_and_where_the_log_is(make_repository):
 
 def test_a_proxy_does_not_come_between(monkeypatch, make_repository):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("no_proxy", "example.com")
     with started(make_repository({"double": DOUBLE})) as server:
+        assert os.environ["no_proxy"] == "example.com,127.0.0.1"
         client = grpcclient.InferenceServerClient(server.grpc)
         assert client.is_server_ready()
         client.close()

@@ -17,6 +17,7 @@ import tritonclient.grpc as grpcclient
 import embedded_triton
 from conftest import DOUBLE, NULL_CONFIG, ask_to_double, triton_processes
 from embedded_triton import TritonServerError
+from embedded_triton.supervisor import start_supervised
 from helpers.null_model import write_null_model
 
 pytestmark = pytest.mark.server
@@ -190,10 +191,18 @@ def test_a_forked_child_does_not_keep_the_server():
         os.waitpid(child, 0)
 
 
+def is_gone(pid):
+    """Whether a process has ended, whether or not its parent has taken notice."""
+    return (
+        not psutil.pid_exists(pid)
+        or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    )
+
+
 HOLDER = """
 import os, pathlib, sys, time
 from embedded_triton.supervisor import start_supervised
-command = ["sh", "-c", "echo $$; exec sleep 600"]
+command = ["sh", "-c", "echo $$; exec sleep 600"]  # prints its process id
 supervisor = start_supervised("triton-held-", command, pathlib.Path(sys.argv[1]))
 child = os.fork()  # holds the write end of the supervisor's pipe
 if child:
@@ -211,7 +220,25 @@ def test_ends_with_its_owner_though_another_process_holds_the_pipe(tmp_path):
         owner.kill()
         owner.wait()
         try:
-            pid = int(log.read_text())
-            assert wait_until(lambda: not psutil.pid_exists(pid))
+            assert wait_until(lambda: is_gone(int(log.read_text())))
         finally:
             child.kill()  # then the pipe ends as well
+
+
+def test_ends_with_its_supervisor(tmp_path):
+    command = ["sh", "-c", "echo $$; exec sleep 600"]
+    log = tmp_path / "log"
+    supervisor = start_supervised("triton-held-", command, log)
+    assert os.getsid(supervisor.pid) != os.getsid(0)  # Ctrl-C does not reach it
+    assert wait_until(lambda: log.read_text().endswith("\n"))
+    supervisor.kill()
+    supervisor.communicate()
+    assert wait_until(lambda: is_gone(int(log.read_text())))
+
+
+@pytest.mark.parametrize(("what", "status"), [("exit 3", 3), ("kill -9 $$", 137)])
+def test_the_status_is_that_of_the_server(tmp_path, what, status):
+    command = ["sh", "-c", what]
+    supervisor = start_supervised("triton-held-", command, tmp_path / "log")
+    assert supervisor.wait() == status
+    supervisor.stdin.close()

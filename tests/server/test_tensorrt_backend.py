@@ -8,23 +8,19 @@ nothing of TensorRT itself: that is in the recordings.
 """
 
 import ctypes
-import importlib.util
 import json
-import shutil
 import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorrt_rtx
-from google.protobuf import json_format
-from tritonclient.utils import triton_to_np_dtype
 
 import embedded_triton
+from conftest import FakeModelError, FakeRequest, FakeTensor, read_config
 from embedded_triton import TritonServerError
 from embedded_triton.backends.engine import Engine
-from embedded_triton.installation import BACKENDS_IN_PYTHON
-from helpers import machine, triton_config
+from helpers import machine
 
 
 @pytest.mark.skipif(machine.gpu_count() > 0, reason="there is a GPU")
@@ -156,6 +152,7 @@ class FakeContext:
 
     def __init__(self, engine, cuda):
         self.engine, self.cuda, self.shapes, self.addresses = engine, cuda, {}, {}
+        self.profiler = None
 
     def set_input_shape(self, name, shape):
         self.shapes[name] = shape
@@ -180,6 +177,8 @@ class FakeContext:
             if name in self.engine.plan["writes"]:
                 ctypes.memmove(self.addresses[name], value.ctypes.data, value.nbytes)
         self.cuda.runs += 1
+        if self.profiler:  # the first runs are slow
+            self.profiler.report_layer_time("add", 1 if self.cuda.runs > 5 else 9)
 
     def read(self, name):
         shape = self.shapes[name]
@@ -221,6 +220,10 @@ class FakeLogger:
     INFO, ERROR, INTERNAL_ERROR = "info", "error", "internal error"
 
 
+class FakeProfiler:
+    pass
+
+
 def make_tensorrt(cuda):
     """A fake of the module ``tensorrt``."""
 
@@ -239,48 +242,12 @@ def make_tensorrt(cuda):
         __name__="tensorrt",
         __version__="8.6.0",
         ILogger=FakeLogger,
+        IProfiler=FakeProfiler,
         Runtime=Runtime,
         TensorIOMode=SimpleNamespace(INPUT="input", OUTPUT="output"),
     )
 
 
-class FakeTensor:
-    """A tensor of a request or of an answer; ``pointer`` where it is on the GPU."""
-
-    def __init__(self, name, values, on_gpu=False):
-        self.values, self.on_gpu = values, on_gpu
-        self.name, self.is_cpu = lambda: name, lambda: not on_gpu
-
-    def as_numpy(self):
-        assert not self.on_gpu
-        return self.values
-
-    def to_dlpack(self):
-        return self.values.__dlpack__()
-
-
-class FakeRequest:
-    def __init__(self, *outputs, **inputs):
-        self.inputs = lambda: [
-            x if isinstance(x, FakeTensor) else FakeTensor(name, x)
-            for name, x in inputs.items()
-        ]
-        self.requested_output_names = lambda: {*outputs}
-
-
-class FakeException(Exception):
-    pass
-
-
-PB_UTILS = SimpleNamespace(
-    TritonModelException=FakeException,
-    TritonError=str,
-    Tensor=FakeTensor,
-    InferenceResponse=lambda tensors=(), error=None: (
-        error or {x.name(): x.values for x in tensors}
-    ),
-    triton_string_to_numpy=lambda x: triton_to_np_dtype(x.removeprefix("TYPE_")),
-)
 CONFIG = """\
 name: "fake"
 max_batch_size: 8
@@ -301,7 +268,6 @@ PLAN = {  # smallest, best and largest shape of each input
 @pytest.fixture
 def cuda(monkeypatch):
     fake = FakeCUDA()
-    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", PB_UTILS)
     monkeypatch.setitem(sys.modules, "tensorrt", make_tensorrt(fake))
     bindings = SimpleNamespace(runtime=fake)
     monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
@@ -309,28 +275,18 @@ def cuda(monkeypatch):
 
 
 @pytest.fixture
-def load(cuda, monkeypatch, tmp_path):
+def load(cuda, load_backend, tmp_path):
     """A function that loads a model as Triton does, from the text of its config."""
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    for file in "tensorrt/model.py", *BACKENDS_IN_PYTHON["tensorrt"]:
-        shutil.copy(embedded_triton.paths.BACKENDS / file, tmp_path)
-    spec = importlib.util.spec_from_file_location("backend", tmp_path / "model.py")
-    backend = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(backend)
+    backend = load_backend("tensorrt")
     (tmp_path / "1").mkdir()
 
     def load_model(config=CONFIG, plan=PLAN, file="model.plan"):
         text = plan if isinstance(plan, str) else json.dumps(plan)
         (tmp_path / "1" / file).write_text(text)
-        message = json_format.MessageToDict(
-            triton_config.parse(config),
-            preserving_proto_field_name=True,
-            always_print_fields_with_no_presence=True,
-        )
         model = backend.TritonPythonModel()
         model.initialize(
             {
-                "model_config": json.dumps(message),
+                "model_config": json.dumps(read_config(config)),
                 "model_repository": str(tmp_path),
                 "model_version": "1",
                 "model_instance_device_id": "3",
@@ -338,9 +294,7 @@ def load(cuda, monkeypatch, tmp_path):
         )
         return model
 
-    yield load_model
-    for name in "batching", "engine":  # those of this folder
-        del sys.modules[name]
+    return load_model
 
 
 @pytest.mark.parametrize(
@@ -370,24 +324,24 @@ def load(cuda, monkeypatch, tmp_path):
 def test_a_config_that_the_engine_cannot_serve_is_refused(load, right, wrong, words):
     load()  # the right one is accepted
     assert right in CONFIG
-    with pytest.raises(FakeException, match=words):
+    with pytest.raises(FakeModelError, match=words):
         load(CONFIG.replace(right, wrong, 1))
 
 
 def test_a_plan_that_cannot_be_loaded_is_refused(load, cuda, monkeypatch, tmp_path):
     reason = r"tensorrt 8\.6\.0 cannot load this plan: no magicTag\."
-    with pytest.raises(FakeException, match=reason):
+    with pytest.raises(FakeModelError, match=reason):
         load(plan="not JSON")
-    with pytest.raises(FakeException, match="tensor a is BF16; expected one of FLOAT"):
+    with pytest.raises(FakeModelError, match="tensor a is BF16; expected one of FLOAT"):
         load(plan={**PLAN, "type": "BF16"})
-    with pytest.raises(FakeException, match=r"failed to stat file .*/1/other\.plan"):
+    with pytest.raises(FakeModelError, match=r"failed to stat file .*/1/other\.plan"):
         load(CONFIG + 'default_model_filename: "other.plan"\n')
     assert load(CONFIG + 'default_model_filename: "o.plan"\n', file="o.plan")
     cuda.devices = 0
-    with pytest.raises(FakeException, match="needs an NVIDIA GPU and its driver"):
+    with pytest.raises(FakeModelError, match="needs an NVIDIA GPU and its driver"):
         load()
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(FakeException, match="environment has no TensorRT"):
+    with pytest.raises(FakeModelError, match="environment has no TensorRT"):
         load()
 
 
@@ -412,14 +366,14 @@ def test_requests_run_together_and_each_gets_its_own_answer(load, cuda):
     model = load()
     a, b, c = rows(2), rows(2, 100), rows(1, 50)
     requests = [
-        FakeRequest("difference", "sum", a=a, b=b),
         FakeRequest("difference", b=c, a=2 * c),
+        FakeRequest("difference", "sum", a=a, b=b),
         FakeRequest("sum", "difference", a=b[:1], b=c),
     ]
     answers = model.execute(requests)
-    assert_answers(answers, both(a, b), {"difference": c}, both(b[:1], c))
+    assert_answers(answers, {"difference": c}, both(a, b), both(b[:1], c))
     assert (cuda.runs, cuda.device) == (1, 3)
-    assert_answers(model.execute(requests[1:2]), {"difference": c})
+    assert_answers(model.execute(requests[:1]), {"difference": c})
 
 
 def test_requests_that_exceed_the_profile_together_run_one_by_one(load, cuda):
@@ -478,6 +432,21 @@ def test_a_tensor_in_the_gpus_memory_is_copied_there(load, cuda):
     assert cuda.runs == 1
 
 
+@pytest.mark.parametrize("kind", ["int32", "uint8", "float16"])
+def test_a_tensor_in_the_gpus_memory_is_described_as_dlpack_has_it(load_backend, kind):
+    backend, array = load_backend("tensorrt"), np.zeros((2, 3), kind)
+    tensor = FakeTensor("a", array, on_gpu=True)
+    capsule = tensor.to_dlpack()
+    found = backend.DLTensor.from_address(backend._pointer(capsule, b"dltensor"))
+    found.data, found.byte_offset = found.data - 16, 16  # as other libraries have it
+    tensor.to_dlpack = lambda: capsule
+    on_gpu = backend.OnGPU(tensor)
+    assert (on_gpu.shape, on_gpu.dtype, len(on_gpu)) == ((2, 3), array.dtype, 2)
+    assert on_gpu.nbytes == array.nbytes
+    interface = on_gpu.__cuda_array_interface__
+    assert interface["data"][0] == array.ctypes.data
+
+
 def test_the_memory_grows_and_is_given_back(load, cuda):
     model = load()
     for count in 1, 8, 2:
@@ -495,3 +464,18 @@ def test_single_runs_are_timed_after_a_warm_up(cuda):
         times = engine.time(feeds, runs=3, warm_up=2)
     assert times.tolist() == [0.5] * 3
     assert cuda.runs == 5 and not cuda.events
+
+
+def test_layers_are_timed_without_the_first_runs(cuda):
+    with Engine(json.dumps(PLAN).encode(), sys.modules["tensorrt"]) as engine:
+        times = engine.time_layers({"a": rows(1), "b": rows(1)}, runs=3)
+    assert times == {"add": 1.0} and cuda.runs == 8
+
+
+NUMPY = {"FLOAT": "f4", "HALF": "f2", "INT8": "i1", "UINT8": "u1", "INT32": "i4"}
+
+
+@pytest.mark.parametrize(("kind", "dtype"), (NUMPY | {"BOOL": "?"}).items())
+def test_each_type_is_that_of_numpy(cuda, kind, dtype):
+    plan = json.dumps({**PLAN, "type": kind}).encode()
+    assert Engine(plan, sys.modules["tensorrt"]).dtypes["a"] == np.dtype(dtype)
