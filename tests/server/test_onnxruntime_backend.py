@@ -267,11 +267,11 @@ def test_passes_the_threads_on_and_lets_them_not_spin(
     assert options.get_session_config_entry("session.force_spinning_stop") == "1"
 
 
-@pytest.mark.parametrize("number", {*FROM_ONNX} - {TensorProto.BFLOAT16})
+@pytest.mark.parametrize("number", sorted({*FROM_ONNX} - {TensorProto.BFLOAT16}))
 def test_names_each_type_as_triton_does(load_backend, tmp_path, number):
     backend = load_backend("onnxruntime")
-    node, tensors = helper.make_node("Identity", ["x"], ["y"]), ("x", [1]), ("y", [1])
-    model = make_model([node], *([x] for x in tensors), kind=number)
+    node = helper.make_node("Identity", ["x"], ["y"])
+    model = make_model([node], [("x", [1])], [("y", [1])], kind=number)
     onnx.save(model, tmp_path / "model.onnx")
     (tensor,) = backend.open_session(tmp_path / "model.onnx", {}).get_inputs()
     assert f"TYPE_{backend.triton_type(tensor)}" == FROM_ONNX[number]
