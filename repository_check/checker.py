@@ -65,11 +65,11 @@ def check(repository, models=None, server=None):
 
 
 def _find_model_folders(repository):
-    """What Triton takes for models: every folder that it can enter, in order."""
+    """What Triton takes for models: every folder that it can enter, hidden ones too."""
     return sorted(
         x
         for x in repository.iterdir()
-        if x.is_dir() and not x.name.startswith(".") and os.access(x, os.R_OK | os.X_OK)
+        if x.is_dir() and os.access(x, os.R_OK | os.X_OK)
     )
 
 

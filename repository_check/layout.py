@@ -32,10 +32,13 @@ def check_names(model):
 def check_versions(model):
     if not model.versions:
         content = ", empty for an ensemble" if model.is_ensemble else " for the file"
+        is_hidden = model.name.startswith(".")  # .git, .ipynb_checkpoints
         model.add_error(
             found="no folder for a version",
             expected=f"{model.name}/1/",
-            fix=f"Make a folder named 1{content}",
+            fix="Move it out of the repository: Triton takes each folder for a model"
+            if is_hidden
+            else f"Make a folder named 1{content}",
             link=VERSIONS,
             file=model.name,
         )

@@ -1,5 +1,6 @@
 """What several tests share."""
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -15,10 +17,13 @@ import psutil
 import pytest
 import tritonclient.http as httpclient
 from filelock import FileLock
+from google.protobuf import json_format
 from onnx import TensorProto, helper, numpy_helper
+from tritonclient.utils import triton_to_np_dtype
 
 import embedded_triton
-from helpers import paths
+from embedded_triton import installation
+from helpers import paths, triton_config
 from helpers.null_model import write_null_model
 
 NEEDS_A_SERVER = {"artifacts", "server", "null_server"}  # the first runs 05, which does
@@ -208,3 +213,77 @@ def make_repository(tmp_path, doubling_model):
         return tmp_path
 
     return make
+
+
+class FakeTensor:
+    """A tensor of a request or of an answer, as a Python model sees it."""
+
+    def __init__(self, name, values, on_gpu=False):
+        self.values, self.on_gpu = values, on_gpu
+        self.name, self.is_cpu = lambda: name, lambda: not on_gpu
+
+    def as_numpy(self):
+        assert not self.on_gpu
+        return self.values
+
+    def to_dlpack(self):
+        return self.values.__dlpack__()
+
+
+class FakeRequest:
+    """A request for these outputs, with arrays or ``FakeTensor`` as inputs."""
+
+    def __init__(self, *outputs, **inputs):
+        self.inputs = lambda: [
+            x if isinstance(x, FakeTensor) else FakeTensor(name, x)
+            for name, x in inputs.items()
+        ]
+        self.requested_output_names = lambda: {*outputs}
+
+
+class FakeModelError(Exception):
+    """In place of ``TritonModelException``."""
+
+
+PB_UTILS = SimpleNamespace(
+    TritonModelException=FakeModelError,
+    TritonError=str,
+    Tensor=FakeTensor,
+    InferenceResponse=lambda tensors=(), error=None: (
+        error or {x.name(): x.values for x in tensors}
+    ),
+    triton_string_to_numpy=lambda x: triton_to_np_dtype(x.removeprefix("TYPE_")),
+)
+
+
+@pytest.fixture
+def load_backend(monkeypatch, tmp_path):
+    """A function that imports a stand-in backend from a folder as the server has it.
+
+    There is no server: what Triton gives to a Python model is a fake.
+    """
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", PB_UTILS)
+    imports = installation.BACKENDS_IN_PYTHON
+
+    def load(name):
+        for file in f"{name}/model.py", *imports[name]:
+            shutil.copy(embedded_triton.paths.BACKENDS / file, tmp_path)
+        file = tmp_path / "model.py"
+        spec = importlib.util.spec_from_file_location("backend", file)
+        backend = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(backend)
+        return backend
+
+    yield load
+    for file in {x for files in imports.values() for x in files}:
+        sys.modules.pop(file.removesuffix(".py"), None)
+
+
+def read_config(text):
+    """The text of a config as Triton gives it to a model: a dict."""
+    return json_format.MessageToDict(
+        triton_config.parse(text),
+        preserving_proto_field_name=True,
+        always_print_fields_with_no_presence=True,
+    )

@@ -88,6 +88,22 @@ def test_check_names_what_the_system_lacks(monkeypatch, tmp_path):
         machine.check()
 
 
+def test_a_python_that_cannot_make_environments_is_named(monkeypatch):
+    def find(name):
+        return None if name == "ensurepip" else name
+
+    monkeypatch.setattr(system, "find_spec", find)
+    with pytest.raises(RuntimeError, match=r"sudo apt install python3\.\d+-venv"):
+        machine.check()
+
+
+def test_the_oldest_glibc_is_new_enough(pretend):
+    pretend("Linux", "x86_64", ("glibc", "2.35"))
+    assert system.find_server_obstacle() is None
+    pretend("Linux", "x86_64", ("glibc", "2.34.9"))
+    assert "glibc 2.35 or newer" in system.find_server_obstacle()
+
+
 def test_check_refuses_another_python(monkeypatch):
     monkeypatch.setattr(sys, "version_info", (3, 13, 0))
     with pytest.raises(RuntimeError, match=r"the series needs 3\.11 or 3\.12"):

@@ -413,7 +413,7 @@ esac""",
 
 
 def test_pip_installs_where_uv_fails(monkeypatch, capsys, tmp_path):
-    write_program(tmp_path / "bin/uv", "echo error: no such index; exit 2")
+    write_program(tmp_path / "bin/uv", "echo error: no such index >&2; exit 2")
     write_program(tmp_path / "bin/python3", f'echo "$@" >> {tmp_path}/commands')
     monkeypatch.setattr(packages, "find_uv", lambda: tmp_path / "bin/uv")
     packages.install_packages(tmp_path, "one==1")

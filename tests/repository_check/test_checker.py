@@ -7,7 +7,7 @@ import onnx
 import pytest
 import test_model_files
 import test_tensors
-from case_models import GOOD, SERVER, model, write_models
+from case_models import GOOD, SERVER, ensemble, model, step, write_models
 
 import repository_check
 from helpers import paths
@@ -23,6 +23,12 @@ def test_a_models_folder_is_told_from_a_repository(tmp_path):
     write_models(tmp_path, {"good": model(GOOD)})
     (finding,) = repository_check.check(tmp_path / "good")
     assert finding.found == "a model's folder"
+
+
+def test_the_models_of_an_ensemble_are_checked_with_it(tmp_path):
+    models = {"all": ensemble(step("part")), "part": model("max_batch: 8\n")}
+    write_models(tmp_path, {**models, "other": model("max_batch: 8\n")})
+    assert {x.model for x in repository_check.check(tmp_path, ["all"])} == {"part"}
 
 
 @pytest.mark.parametrize("name", ["labels", "rtx_plan", "python", "good"])
@@ -42,8 +48,8 @@ def test_an_unreadable_file_gives_a_finding(tmp_path, monkeypatch, name):
     assert "permission denied" in {x.found for x in found}
 
 
-def test_200_models_take_less_than_2_seconds(tmp_path):
+def test_200_models_take_less_than_2_seconds_of_a_processor(tmp_path):
     write_models(tmp_path, {f"m{i}": model(GOOD) for i in range(200)})
-    begin = time.perf_counter()
+    begin = time.process_time()
     assert not repository_check.check(tmp_path, server=SERVER)
-    assert time.perf_counter() - begin < 2
+    assert time.process_time() - begin < 2  # 0.1 on two cores

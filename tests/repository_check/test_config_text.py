@@ -68,6 +68,25 @@ def test_the_line_is_that_of_the_field(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("dynamic_batching {\n preferred_batch_size: [ 4,\n 8,\n 64 ] }\n", 8),
+        (
+            'parameters { key: "a" value { string_value: "b" \'c\'\n "d" } }\n'
+            "dynamic_batching { priority_levels: 1 }\n",
+            7,
+        ),
+    ],
+)
+def test_the_line_is_found_in_lists_and_behind_strings_side_by_side(
+    tmp_path, text, line
+):
+    write_models(tmp_path, {"m": model(GOOD + text)})
+    (finding,) = repository_check.check(tmp_path)
+    assert finding.line == line
+
+
+@pytest.mark.parametrize(
     ("text", "near"),
     [
         ("max_batchsize: 8", "max_batch_size"),

@@ -5,9 +5,9 @@ import test_tensors
 from case_models import WARM, X2, X, Y, assert_case, ensemble, step
 
 # What the ensembles below are made of.
-PARTS = {
-    name: test_tensors.CASES[name][1] for name in ("good", "no_config", "two_inputs")
-}
+NAMES = "good", "no_config", "two_inputs", "optional"
+PARTS = {name: test_tensors.CASES[name][1] for name in NAMES}
+Z = Y.replace('"y"', '"z"')
 FIRST, SECOND = step(outputs={"y": "m"}), step(inputs={"x": "m"})
 BACK = step(inputs={"x": "y"}, outputs={"y": "m"})
 
@@ -44,7 +44,11 @@ CASES = {
     "ensemble_made_twice": ("error: 'y' is made 2 times", ensemble(step(), step())),
     "ensemble_loop": (
         "error: a loop through m, y",
-        ensemble(SECOND, BACK, step(outputs={"y": "z"}), y=Y + Y.replace('"y"', '"z"')),
+        ensemble(SECOND, BACK, step(outputs={"y": "z"}), y=Y + Z),
+    ),
+    "ensemble_nowhere_late": (
+        "error: 'q' comes from nowhere",
+        ensemble(FIRST, SECOND, step(inputs={"x": "q"}, outputs={"y": "z"}), y=Y + Z),
     ),
     "ensemble_part_of_inputs": (
         "error: no value for x2 of two_inputs",
@@ -73,6 +77,16 @@ CASES = {
         "error: an ensemble that contains itself",
         ensemble(step("ensemble_of_itself")),
     ),
+    "ensemble_circle": (
+        "error: an ensemble that contains itself",
+        ensemble(step("ensemble_other_half")),
+    ),
+    "ensemble_other_half": (
+        "error: an ensemble that contains itself",
+        ensemble(step("ensemble_circle")),
+    ),
+    "ensemble_optional": (None, ensemble(step("optional"))),
+    "ensemble_overwrites": (None, ensemble(step(outputs={"y": "x"}), step())),
     "ensemble_instances": (
         "error: instances for an ensemble",
         ensemble(step(), more="instance_group { kind: KIND_CPU }\n"),
@@ -87,5 +101,6 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_it_says_what_is_wrong_and_nothing_else(tmp_path, name):
-    parts = {**PARTS, "ensemble_chain": CASES["ensemble_chain"][1]}
+    names = "ensemble_chain", "ensemble_circle", "ensemble_other_half"
+    parts = {**PARTS, **{x: CASES[x][1] for x in names}}
     assert_case(tmp_path, name, CASES, parts)

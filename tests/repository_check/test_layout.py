@@ -9,6 +9,7 @@ from repository_check import WARNING
 CASES = {
     # versions
     "no_version": ("error: no folder for a version", model(GOOD, {"readme.txt": ""})),
+    ".hidden": ("error: no folder for a version", model(None, {"a.ipynb": ""})),
     "named_version": (
         "error: no folder for a version",
         model(GOOD, {"v1/model.onnx": DOUBLE}),
@@ -34,6 +35,10 @@ CASES = {
         "warning: the versions 3",
         model(GOOD + "version_policy { specific { versions: [ 1, 3 ] } }\n"),
     ),
+    "newest_version": (
+        None,
+        model(GOOD, {"1/model.onnx": "an old format", "2/model.onnx": DOUBLE}),
+    ),
     "policy_all": (None, model(GOOD + "version_policy { all { } }\n")),
     # names and backends
     "no_config_no_file": ("error: no backend", model(None, {"1/model.bin": "x"})),
@@ -54,6 +59,7 @@ CASES = {
         None,
         model(GOOD.replace('backend: "onnxruntime"', 'platform: "onnxruntime_onnx"')),
     ),
+    "both": (None, model('platform: "onnxruntime_onnx"\n' + GOOD)),
     "both_differ": (
         'error: "tensorrt_plan" with backend',
         model('platform: "tensorrt_plan"\n' + GOOD),
@@ -87,6 +93,9 @@ def test_odd_names_and_files_give_findings(tmp_path):
     write_models(tmp_path, odd)
     (tmp_path / "a file").write_text("")
     (tmp_path / "broken link").symlink_to(tmp_path / "nothing")
+    (tmp_path / ".git").mkdir()
     found = repository_check.check(tmp_path)
-    assert {x.model for x in found} == {*odd}
+    assert {x.model for x in found} == {*odd, ".git"}
+    (fix,) = (x.fix for x in found if x.model == ".git")
+    assert fix.startswith("Move it out of the repository")
     assert {x.severity for x in found if x.model == "with space"} == {WARNING}

@@ -14,6 +14,9 @@ from case_models import (
 
 import repository_check
 
+PLAN_CONFIG = (
+    GOOD.replace("onnxruntime", "tensorrt") + "instance_group { kind: KIND_CPU }\n"
+)
 HALF = DOUBLE[: len(DOUBLE) // 2]
 
 
@@ -25,8 +28,15 @@ CASES = {
     "no_config_python": (None, model(None, {"1/model.py": MODEL_PY})),
     "no_file": ("error: no such file", model(GOOD, {"1/other.txt": ""})),
     "other_file": (
-        "error: no such file",
+        "error: no such file; there is model.onnx",
         model(GOOD + 'default_model_filename: "net.onnx"\n'),
+    ),
+    "second_version": (
+        "error: no such file",
+        model(
+            GOOD + "version_policy { all { } }\n",
+            {"1/model.onnx": DOUBLE, "2/readme.txt": ""},
+        ),
     ),
     "named_file": (
         None,
@@ -55,11 +65,11 @@ CASES = {
     ),
     "rtx_plan": (
         "error: an engine of TensorRT-RTX",
-        model(
-            GOOD.replace("onnxruntime", "tensorrt")
-            + "instance_group { kind: KIND_CPU }\n",
-            {"1/model.plan": b"vtrt\0\0"},
-        ),
+        model(PLAN_CONFIG, {"1/model.plan": b"vtrt\0\0"}),
+    ),
+    "json_plan": (
+        "error: a file that begins with b'{",
+        model(PLAN_CONFIG, {"1/model.plan": '{"error": "no access"}'}),
     ),
     "python": (None, python(MODEL_PY)),
     "python_syntax": ("error: invalid syntax", python("def x(:\n")),
@@ -75,6 +85,13 @@ CASES = {
     "python_no_execute": (
         "warning: the methods run",
         python(MODEL_PY.replace("execute", "run")),
+    ),
+    "python_base": (
+        None,
+        python(
+            MODEL_PY.replace("TritonPythonModel", "Base")
+            + "\n\nclass TritonPythonModel(Base):\n    pass\n"
+        ),
     ),
     "python_alias": (
         None,

@@ -23,7 +23,10 @@ PUBLIC = {
         ' { name: "limit" data_type: TYPE_INT32 dims: [ 1 ] optional: true } ]\n'
         'output [ { name: "token" data_type: TYPE_STRING dims: [ -1 ] } ]\n'
         'parameters: { key: "EXECUTION_ENV_PATH", value: { string_value: "e.tgz" } }',
-        {"1/model.py": MODEL_PY, "1/tokenizer/vocabulary.json": "{}"},
+        {  # of another Python, with another syntax
+            "1/model.py": "lazy import numpy\n" + MODEL_PY,
+            "1/tokenizer/vocabulary.json": "{}",
+        },
     ),
     "torchscript": (
         'platform: "pytorch_libtorch" max_batch_size: 16\n'

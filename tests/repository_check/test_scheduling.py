@@ -7,11 +7,15 @@ from case_models import (
     AUTO,
     DOUBLE,
     GOOD,
+    MODEL_PY,
     NO_BATCH,
+    PYTHON,
     SERVER,
     WARM,
+    X2,
     assert_case,
     model,
+    onnx_file,
     write_models,
 )
 
@@ -73,6 +77,12 @@ CASES = {
             GOOD + "dynamic_batching { priority_levels: 2 default_priority_level: 1 }\n"
         ),
     ),
+    "priority_last": (
+        None,
+        model(
+            GOOD + "dynamic_batching { priority_levels: 2 default_priority_level: 2 }\n"
+        ),
+    ),
     "cache": (
         "warning: a response cache for the model and none in the server",
         model(GOOD + "response_cache { enable: true }\n"),
@@ -80,6 +90,39 @@ CASES = {
     # warm-up
     "warm": (None, model(GOOD + WARM)),
     "warm_auto": (None, model(AUTO + WARM)),
+    "warm_auto_fixed": (
+        None,
+        model(
+            AUTO + WARM.replace("[ 4 ]", "[ 1, 4 ]"),
+            {"1/model.onnx": onnx_file(batch=1)},
+        ),
+    ),
+    "warm_largest": (
+        None,
+        model(GOOD + WARM.replace("batch_size: 1", "batch_size: 8")),
+    ),
+    "warm_skipped": (  # without batch_size
+        None,
+        model(GOOD + WARM.replace("batch_size: 1", "").replace('"x"', '"q"')),
+    ),
+    "warm_optional": (
+        None,
+        (
+            PYTHON + X2.replace(" } ]", " optional: true } ]") + WARM,
+            {"1/model.py": MODEL_PY},
+        ),
+    ),
+    "warm_file": (
+        None,
+        model(GOOD + FROM_FILE, {"1/model.onnx": DOUBLE, "warmup/x.raw": b"\0" * 16}),
+    ),
+    "warm_half_file": (
+        None,
+        (
+            (PYTHON + FROM_FILE).replace("FP32", "FP16"),
+            {"1/model.py": MODEL_PY, "warmup/x.raw": b"\0" * 8},
+        ),
+    ),
     "warm_key": (
         "error: the inputs q",
         model(GOOD + WARM.replace('key: "x"', 'key: "q"')),
@@ -135,3 +178,13 @@ def test_instances_are_held_against_the_gpus(tmp_path, group, expected):
     server = dataclasses.replace(SERVER, gpus=2)
     findings = repository_check.check(tmp_path, server=server)
     assert [x.found for x in findings] == expected
+
+
+def test_what_is_not_known_of_a_server_is_not_held_against_it(tmp_path):
+    config = (
+        GOOD
+        + "response_cache { enable: true }\n"
+        + "instance_group { kind: KIND_GPU gpus: [ 9 ] }\n"
+    )
+    write_models(tmp_path, {"m": model(config)})
+    assert not repository_check.check(tmp_path)

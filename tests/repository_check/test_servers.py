@@ -1,7 +1,10 @@
 """What a server can do, as far as that decides what it accepts."""
 
+from types import SimpleNamespace
+
+import onnx
 import pytest
-from case_models import GOOD, model, write_models
+from case_models import DOUBLE, GOOD, model, write_models
 
 import repository_check
 from repository_check import servers
@@ -18,3 +21,21 @@ def test_a_server_sees_the_gpus_of_this_machine(monkeypatch, kind):
     monkeypatch.setattr(servers, "gpu_count", lambda: 2)
     assert repository_check.server_features(kind).gpus == 2
     assert repository_check.server_features("any").gpus is None
+
+
+def test_gpus_are_counted_where_the_driver_works(monkeypatch):
+    def count(number):
+        number._obj.value = 2
+        return 0
+
+    driver = SimpleNamespace(cuInit=lambda flags: 0, cuDeviceGetCount=count)
+    monkeypatch.setattr(servers.ctypes, "CDLL", lambda name: driver)
+    assert repository_check.gpu_count() == 2
+    driver.cuInit = lambda flags: 100  # CUDA_ERROR_NO_DEVICE
+    assert repository_check.gpu_count() == 0
+
+
+def test_only_the_operators_of_onnx_itself_have_a_highest_version():
+    model = onnx.load_from_string(DOUBLE)
+    model.opset_import.append(onnx.helper.make_opsetid("of.a.vendor", 99))
+    assert not [*servers.find_too_new(model, servers.EMBEDDED)]

@@ -1,5 +1,6 @@
 """Rules about tensors: as the config has them, and as the ONNX file has them."""
 
+import onnx
 import pytest
 from case_models import (
     AUTO,
@@ -9,7 +10,9 @@ from case_models import (
     GOOD,
     HEAD,
     HEAD_WITHOUT_BATCH,
+    MODEL_PY,
     NO_BATCH,
+    PYTHON,
     REFUSALS,
     SUM,
     X2,
@@ -20,10 +23,23 @@ from case_models import (
     onnx_file,
     write_models,
 )
+from onnx import TensorProto, helper
+from tritonclient.utils import np_to_triton_dtype
 
 import repository_check
-from repository_check import ERROR
+from repository_check import ERROR, data_types
 
+COMPLETE = """
+    @staticmethod
+    def auto_complete_config(config):
+        return config
+"""
+# ``two`` has a value in the file, and may be given with a request
+with_default = onnx.load_from_string(DOUBLE)
+with_default.graph.input.append(
+    helper.make_tensor_value_info("two", TensorProto.FLOAT, [4])
+)
+WITH_DEFAULT = with_default.SerializeToString()
 LABEL_FILE = 'label_filename: "labels.txt"'
 LABELS = HEAD + X + Y.replace("[ 4 ]", f"[ 4 ] {LABEL_FILE}")
 
@@ -31,6 +47,10 @@ CASES = {
     "good": (None, model(GOOD)),
     "no_config": (None, model(None)),
     "two_inputs": (None, model(HEAD + X + X2 + Y, {"1/model.onnx": SUM})),
+    "optional": (
+        None,
+        (PYTHON + X2.replace(" } ]", " optional: true } ]"), {"1/model.py": MODEL_PY}),
+    ),
     # the config by itself
     "negative_batch": ("error: -1", model(GOOD.replace("8", "-1"))),
     "no_dims": ("error: no dims", model(HEAD + X.replace(" dims: [ 4 ]", "") + Y)),
@@ -50,12 +70,30 @@ CASES = {
             + FREE_Y
         ),
     ),
+    "reshaped": (
+        None,
+        model(HEAD + X.replace("[ 4 ]", "[ 2, 2 ] reshape { shape: [ 4 ] }") + Y),
+    ),
+    "reshaped_alone": (
+        None,
+        model(HEAD + X.replace("[ 4 ]", "[ 2, 2 ] reshape { shape: [ 4 ] }")),
+    ),
+    "no_name_to_complete": (
+        "error: no name",
+        (
+            PYTHON.replace('name: "x" ', ""),
+            {"1/model.py": MODEL_PY + COMPLETE},
+        ),
+    ),
     # against the ONNX file
     "batch_in_dims": (
         "error: [-1, 4], which contain the batch",
         model(HEAD + FREE_X + Y),
     ),
-    "wrong_dims": ("error: [5]", model(HEAD + X.replace("[ 4 ]", "[ 5 ]") + Y)),
+    "wrong_dims": (
+        "error: [5], expected [4]",
+        model(HEAD + X.replace("[ 4 ]", "[ 5 ]") + Y),
+    ),
     "wrong_type": ("error: TYPE_FP16", model(HEAD + X.replace("FP32", "FP16") + Y)),
     "wrong_output": ('error: "z"', model(HEAD + X + Y.replace('"y"', '"z"'))),
     "wrong_input": ('error: "z"', model(HEAD + X.replace('"x"', '"z"') + Y)),
@@ -72,6 +110,20 @@ CASES = {
         None,
         model(NO_BATCH.replace("-1", "1"), {"1/model.onnx": onnx_file(batch=1)}),
     ),
+    "optional_input": (
+        None,
+        model(
+            NO_BATCH + X.replace('"x"', '"two"').replace(" } ]", " optional: true } ]"),
+            {"1/model.onnx": WITH_DEFAULT},
+        ),
+    ),
+    "wrong_newest": (
+        "error: 1 inputs: x",
+        model(
+            GOOD + "version_policy { all { } }\n",
+            {"1/model.onnx": DOUBLE, "2/model.onnx": SUM},
+        ),
+    ),
     # labels
     "labels": (
         None,
@@ -81,6 +133,20 @@ CASES = {
     "few_labels": (
         "warning: 2 labels",
         model(LABELS, {"1/model.onnx": DOUBLE, "labels.txt": "a\nb\n"}),
+    ),
+    "labels_of_a_column": (
+        None,
+        model(
+            LABELS.replace("4 ] label", "4, 1 ] reshape { shape: [ 4 ] } label"),
+            {"1/model.onnx": DOUBLE, "labels.txt": "a\nb\nc\nd\n"},
+        ),
+    ),
+    "labels_of_a_free_axis": (
+        None,
+        (
+            PYTHON.replace(Y, Y.replace("[ 4 ]", f"[ -1 ] {LABEL_FILE}")),
+            {"1/model.py": MODEL_PY, "labels.txt": "a\nb\n"},
+        ),
     ),
     "labels_of_no_vector": (
         "warning: labels for an output of dims [-1, 4]",
@@ -111,3 +177,12 @@ def test_inputs_that_the_server_makes_are_no_mistake(tmp_path):
     )
     write_models(tmp_path, {"m": model(NO_BATCH + control, {"1/model.onnx": SUM})})
     assert not repository_check.check(tmp_path)
+
+
+def test_types_have_the_names_and_sizes_of_triton_and_numpy():
+    for number, name in data_types.FROM_ONNX.items():
+        dtype = helper.tensor_dtype_to_np_dtype(number)
+        wire = np_to_triton_dtype(dtype) or "BF16"  # which NumPy does not have
+        assert name.removeprefix("TYPE_") == wire.replace("BYTES", "STRING")
+        if name != "TYPE_STRING":
+            assert data_types.BYTES_PER_ELEMENT[name] == dtype.itemsize

@@ -27,6 +27,13 @@ def test_a_proxy_does_not_come_between_a_server_that_runs(server, monkeypatch):
     assert embedded_triton.attach(server.http).is_alive()
 
 
+def test_attach_takes_the_ports_that_triton_has_by_default(monkeypatch):
+    monkeypatch.setattr(embedded_triton.server, "_is_ready", lambda http: True)
+    server = embedded_triton.attach("triton.lan")
+    assert server.http == "triton.lan:8000" and server.ports == [8000, 8001, 8002]
+    assert embedded_triton.attach("triton.lan:9000").ports == [9000, 9001, 9002]
+
+
 def test_attach_says_what_is_wrong(server):
     with pytest.raises(TritonServerError, match="is this the HTTP port"):
         embedded_triton.attach(server.grpc)

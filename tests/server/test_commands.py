@@ -3,8 +3,9 @@
 import pytest
 
 import embedded_triton
+import repository_check
 from conftest import DOUBLE
-from embedded_triton import TritonServerError
+from embedded_triton import TritonServerError, commands
 
 pytestmark = pytest.mark.server
 
@@ -14,6 +15,22 @@ def test_a_server_is_not_started_on_what_it_would_refuse(make_repository):
     repository = make_repository({"good": DOUBLE, "misspelt": misspelt})
     with pytest.raises(TritonServerError, match=r"misspelt/config\.pbtxt:2: column"):
         embedded_triton.start(repository, models=["good", "misspelt"])
+
+
+def test_a_warning_keeps_no_server_from_starting(make_repository, monkeypatch):
+    """The checker is told whether this server gets a cache."""
+    seen, check = [], repository_check.check
+
+    def look(repository, models, server):
+        seen.append(server.cache)
+        return check(repository, models, server)
+
+    monkeypatch.setattr(repository_check, "check", look)
+    cached = f"{DOUBLE}response_cache {{ enable: true }}\n"
+    repository = make_repository({"cached": cached})
+    for arguments in (), ("--cache-config=local,size=1048576",):
+        commands.check_repository(repository, None, False, arguments)
+    assert seen == [False, True]
 
 
 def test_an_argument_that_this_version_lacks_is_named():

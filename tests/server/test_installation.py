@@ -66,12 +66,18 @@ def test_install_does_nothing_twice_and_starts_again_where_it_must(
     monkeypatch.setattr(packages.subprocess, "run", pretend)
     script = embedded_triton.install()
     assert os.access(script, os.X_OK) and len(commands) == 2  # venv and pip
-    assert (tmp_path / "venv/backends/onnxruntime/model.py").exists()
+    stand_in = tmp_path / "venv/backends/onnxruntime/model.py"
+    stand_in.write_text("# of an older version")
     embedded_triton.install()
     assert len(commands) == 2
-    requirements.write_text("one==2\n")
+    source = places.BACKENDS / "onnxruntime/model.py"
+    assert stand_in.read_text() == source.read_text()
+    (tmp_path / "venv/bin/python3").unlink()  # as where its Python was removed
     embedded_triton.install()
     assert len(commands) == 4
+    requirements.write_text("one==2\n")
+    embedded_triton.install()
+    assert len(commands) == 6
     monkeypatch.setattr(installation.sys, "version_info", (3, 13, 0))
     requirements.write_text("one==3\n")
     with pytest.raises(TritonServerError, match=r"Python 3\.11 or 3\.12"):

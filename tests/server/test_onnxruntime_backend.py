@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import numpy as np
+import onnx
 import psutil
 import pytest
 import tomllib
@@ -12,8 +13,9 @@ import tritonclient.grpc as grpcclient
 from onnx import TensorProto, helper, numpy_helper
 from tritonclient.utils import InferenceServerException
 
-from conftest import make_model, save_model, started
+from conftest import FakeModelError, make_model, read_config, save_model, started
 from helpers import paths
+from repository_check.data_types import FROM_ONNX
 
 pytestmark = pytest.mark.server
 
@@ -88,8 +90,11 @@ def save(repository, name, config, *model, **kind):
     save_model(repository, name, config, make_model(*model, **kind))
 
 
-WAIT = "dynamic_batching { preferred_batch_size: 8 max_queue_delay_microseconds: %d }"
-HALF_SECOND = WAIT % 500_000
+# The first request waits a minute for as many rows as a test sends together.
+WAIT = (
+    "dynamic_batching { preferred_batch_size: %d "
+    "max_queue_delay_microseconds: 60000000 }"
+)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +105,7 @@ def odd_models(tmp_path_factory, make_server):
     save(
         repository,
         "run_size",  # answers x plus the number of rows of the whole run
-        'backend: "onnxruntime" max_batch_size: 8 ' + WAIT % 2_000_000,
+        'backend: "onnxruntime" max_batch_size: 8 ' + WAIT % 8,
         [
             node("Shape", ["x"], ["rows"], start=0, end=1),
             node("Cast", ["rows"], ["count"], to=TensorProto.FLOAT),
@@ -112,7 +117,7 @@ def odd_models(tmp_path_factory, make_server):
     save(
         repository,
         "twice_the_rows",  # its output's first axis is not the batch
-        'backend: "onnxruntime" max_batch_size: 8 ' + HALF_SECOND,
+        'backend: "onnxruntime" max_batch_size: 8 ' + WAIT % 2,
         [node("Concat", ["x", "x"], ["y"], axis=0)],
         [("x", batch4)],
         [("y", ["rows", 4])],
@@ -120,7 +125,7 @@ def odd_models(tmp_path_factory, make_server):
     save(
         repository,
         "pick",  # fails for an index above 3
-        'backend: "onnxruntime" max_batch_size: 8 ' + HALF_SECOND,
+        'backend: "onnxruntime" max_batch_size: 8 ' + WAIT % 3,
         [
             node("Cast", ["x"], ["index"], to=TensorProto.INT64),
             node("Gather", ["table", "index"], ["y"]),
@@ -132,7 +137,7 @@ def odd_models(tmp_path_factory, make_server):
     save(
         repository,
         "sum_and_product",
-        'backend: "onnxruntime" max_batch_size: 8 ' + HALF_SECOND,
+        'backend: "onnxruntime" max_batch_size: 8 ' + WAIT % 2,
         [node("Add", ["a", "b"], ["sum"]), node("Mul", ["a", "b"], ["product"])],
         [("a", batch4), ("b", batch4)],
         [("sum", batch4), ("product", batch4)],
@@ -245,3 +250,43 @@ def test_refuses_to_batch_a_model_without_a_batch_axis(make_server, tmp_path):
         "for the model to support batching the shape should have at least 1 dimension "
         "and the first dimension must be -1; but shape expected by the model is [1,4]"
     ) in refusal.value.message()
+
+
+def test_passes_the_threads_on_and_lets_them_not_spin(
+    load_backend, doubling_model, tmp_path
+):
+    backend = load_backend("onnxruntime")
+    onnx.save(doubling_model, tmp_path / "model.onnx")
+    parameters = {
+        f"{x}_op_thread_count": {"string_value": n}
+        for x, n in (("intra", "2"), ("inter", "3"))
+    }
+    session = backend.open_session(tmp_path / "model.onnx", parameters)
+    options = session.get_session_options()
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (2, 3)
+    assert options.get_session_config_entry("session.force_spinning_stop") == "1"
+
+
+@pytest.mark.parametrize("number", sorted({*FROM_ONNX} - {TensorProto.BFLOAT16}))
+def test_names_each_type_as_triton_does(load_backend, tmp_path, number):
+    backend = load_backend("onnxruntime")
+    node = helper.make_node("Identity", ["x"], ["y"])
+    model = make_model([node], [("x", [1])], [("y", [1])], kind=number)
+    onnx.save(model, tmp_path / "model.onnx")
+    (tensor,) = backend.open_session(tmp_path / "model.onnx", {}).get_inputs()
+    assert f"TYPE_{backend.triton_type(tensor)}" == FROM_ONNX[number]
+
+
+def test_refuses_an_optional_input_where_requests_are_batched(
+    load_backend, doubling_model, tmp_path
+):
+    """``two`` has a value in the file, and may be given with a request."""
+    backend = load_backend("onnxruntime")
+    two = helper.make_tensor_value_info("two", TensorProto.FLOAT, [])
+    doubling_model.graph.input.append(two)
+    onnx.save(doubling_model, tmp_path / "model.onnx")
+    session = backend.open_session(tmp_path / "model.onnx", {})
+    optional = X.replace('"x"', '"two"').replace(" } ]", " optional: true } ]")
+    config = read_config(HEAD + X + optional + Y)
+    with pytest.raises(FakeModelError, match="optional input 'two' is not supported"):
+        backend.check(config, session)
