@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import onnx
 import pytest
 import tensorrt_rtx
@@ -53,6 +54,25 @@ def test_layers_of_each_version_read_alike(version):
     ]
 
 
+@pytest.mark.parametrize(
+    ("written", "precision"),
+    {
+        **{"BFloat16": "BF16", "BF16": "BF16", "FP8": "FP8", "Float": "FP32"},
+        **{"Int8": "INT8", "Int32": "INT32", "Int64": "INT64", "Bool": "BOOL"},
+    }.items(),
+)
+def test_precisions_are_read(written, precision):
+    layer = LAYER | {"Outputs": [OUTPUT | {"Datatype": written}]}
+    (found,) = engine.read_layers(json.dumps({"Layers": [layer]}))
+    assert found["precision"] == precision
+
+
+def test_a_node_that_is_named_twice_is_one():
+    layer = LAYER | {"Metadata": LAYER["Metadata"] + "\x1e[ONNX Layer: /act/Clip]"}
+    (found,) = engine.read_layers(json.dumps({"Layers": [layer]}))
+    assert found["nodes"] == 2
+
+
 def test_names_alone_are_read_too():
     (layer,) = engine.read_layers('{"Layers": ["a + b + c"], "Bindings": []}')
     assert (layer["name"], layer["nodes"], layer["precision"]) == ("a + b + c", 3, "")
@@ -81,3 +101,21 @@ def test_a_network_is_walked(artifacts):
     model = onnx.load(artifacts / "resnet50.onnx", load_external_data=False)
     weights = sum(len(x.raw_data) // 4 for x in model.graph.initializer)
     assert sum(x["parameters"] for x in layers) == pytest.approx(weights, rel=1e-3)
+
+
+def test_weights_and_bias_are_counted():
+    trt = tensorrt_rtx
+    network = trt.Builder(make_logger(trt)).create_network(0)
+    tensor = network.add_input("x", trt.float32, (1, 3, 8, 8))
+    kernel, bias = np.ones((4, 3, 3, 3), np.float32), np.ones(4, np.float32)
+    network.add_convolution_nd(tensor, 4, (3, 3), kernel, bias)
+    (layer,) = engine.read_network(network, trt)
+    assert (layer["kind"], layer["parameters"]) == ("Convolution", 4 * 27 + 4)
+
+
+def test_a_recording_has_the_time_of_each_layer_or_is_said_to_be_missing():
+    recording = engine.read_recording("classifier_fp16")
+    times = {x["name"]: x["ms"] for x in recording["layers"]}
+    assert times == recording["layer times ms at batch 64"]
+    with pytest.raises(FileNotFoundError, match=r"'x'; there are .*classifier_fp16"):
+        engine.read_recording("x")

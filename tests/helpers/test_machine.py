@@ -4,6 +4,8 @@ import platform
 import re
 import sys
 
+import onnxruntime
+import psutil
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
@@ -42,6 +44,44 @@ def test_the_processor_has_a_name_where_there_is_no_proc(monkeypatch):
     monkeypatch.setattr(machine, "Path", lambda name: paths.ROOT / "nosuch")
     monkeypatch.delattr(machine.os, "sched_getaffinity")
     assert re.fullmatch(r"\S.*, \d+ cores, \d+ GB of memory", machine.processor())
+
+
+def test_the_processor_is_the_part_that_this_process_may_use(monkeypatch):
+    cores = {0, 1, 5}
+    monkeypatch.setattr(
+        machine.os, "sched_getaffinity", lambda process: cores, raising=False
+    )
+    memory = psutil.virtual_memory().total / 1e9
+    assert machine.processor().endswith(f", 3 cores, {memory:.0f} GB of memory")
+
+
+def test_a_command_that_fails_has_no_output():
+    failing = "print('half'); raise SystemExit(1)"
+    assert machine._run(sys.executable, "-c", failing) is None
+    assert machine._run(sys.executable, "-c", "print('whole')") == "whole"
+
+
+def test_onnx_runtime_is_named_without_what_sends_the_work_elsewhere(monkeypatch):
+    names = ["AzureExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
+    assert machine._onnxruntime() == f"{onnxruntime.__version__}, providers CPU"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "tried"), [(0, ["tensorrt_rtx"]), (1, ["tensorrt", "tensorrt_rtx"])]
+)
+def test_tensorrt_itself_is_imported_where_there_is_a_gpu(monkeypatch, gpus, tried):
+    asked = []
+
+    def fail(name):
+        asked.append(name)
+        raise ImportError
+
+    monkeypatch.setattr(machine, "gpu_count", lambda: gpus)
+    monkeypatch.setattr(machine.importlib, "import_module", fail)
+    with pytest.raises(ImportError):
+        machine.import_tensorrt()
+    assert asked == tried
 
 
 def test_check_has_nothing_to_say_here(capsys):

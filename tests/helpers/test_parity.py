@@ -21,11 +21,28 @@ def test_parity_measures_what_it_says():
     assert measures["top-5 agree"] == 1
 
 
+def test_the_fifth_class_counts_and_the_sixth_does_not():
+    reference = np.array([[6.0, 5, 4, 3, 2, 1]] * 2)
+    candidate = reference.copy()
+    candidate[1] = [6, 5, 4, 3, 1, 2]
+    assert parity.compare(reference, candidate)["top-5 agree"] == 0.5
+
+
+def test_half_precision_is_compared_in_double():
+    logits = np.full((1, 6), 300, np.float16)  # whose squares it cannot hold
+    measures = parity.compare(logits, logits)
+    assert measures["relative L2"] == 0 and measures["cosine"] == pytest.approx(1)
+
+
 def test_parity_refuses_what_cannot_be_compared():
     with pytest.raises(ValueError, match=r"found \(2, 3\) and \(2, 4\)"):
         parity.compare(np.ones((2, 3)), np.ones((2, 4)))
-    with pytest.raises(ValueError, match="not finite"):
-        parity.compare(np.ones((1, 5)), np.full((1, 5), np.nan))
+    with pytest.raises(ValueError, match=r"found \(5,\) and \(5,\)"):
+        parity.compare(np.ones(5), np.ones(5))
+    good, bad = np.ones((1, 5)), np.full((1, 5), np.nan)
+    for pair in (good, bad), (bad, good):
+        with pytest.raises(ValueError, match="not finite"):
+            parity.compare(*pair)
 
 
 def test_parity_table_grows_and_replaces(monkeypatch, tmp_path):
@@ -36,7 +53,8 @@ def test_parity_table_grows_and_replaces(monkeypatch, tmp_path):
     parity.record("one", "PyTorch", parity.compare(rows, 3 * rows))
     table = parity.table()
     assert list(table.index) == ["two", "one"]
-    assert table.loc["one", "relative L2"] == "2.0e+00"
+    shown = ["PyTorch", "2.0e+00", "2.0e+00", "1.000000", "100%", "100%"]
+    assert list(table.loc["one"]) == shown
     parity.reset()
     with pytest.raises(FileNotFoundError, match="run notebooks/02_validate_onnx"):
         parity.table()

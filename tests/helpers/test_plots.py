@@ -35,3 +35,38 @@ def test_figures_are_drawn():
     for figure in figures:
         figure.canvas.draw()
         plots.plt.close(figure)
+
+
+def texts(axes):
+    return [x.get_text().strip() for x in axes.texts]
+
+
+def test_figures_show_the_numbers_that_they_are_given():
+    table = pd.DataFrame({"a": [1.0, 2], "b": [2.0, 3]}, index=["x", "y"])
+    (bars,) = plots.bars({"many": 12345.6, "few": 0.123456}, "runs").axes
+    assert texts(bars) == ["12,346", "0.1235"]
+    (stacked,) = plots.stacked_bars(table, "ms").axes
+    assert texts(stacked) == ["3", "5"]
+    (grouped,) = plots.grouped_bars(table, "ms").axes
+    edges = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in grouped.patches]
+    assert np.mean(edges) == np.mean(grouped.get_xticks())  # a group stands at its tick
+    (waterfall,) = plots.waterfall({"x": {"queue": (0, 1), "run": (1, 3)}}, "ms").axes
+    assert [(bar.get_x(), bar.get_width()) for bar in waterfall.patches] == [
+        (0, 1),
+        (1, 2),
+    ]
+    (curves,) = plots.curves({"a": ([1, 2], [30, 40])}, "x", "y").axes
+    assert (curves.get_xlim()[0], curves.get_ylim()[0]) == (0, 0)
+    plots.plt.close("all")
+
+
+def test_the_likeliest_class_comes_first_and_sizes_are_width_by_height():
+    picture = np.zeros((40, 60, 3), np.uint8)
+    probabilities = np.array([[0.1, 0.6, 0.2, 0.04, 0.03, 0.03]])
+    _, bar, *_ = plots.predictions([picture], probabilities, "abcdef", columns=1).axes
+    assert texts(bar)[:3] == ["b  0.60", "c  0.20", "a  0.10"]
+    tensor = np.arange(3 * 4 * 5.0).reshape(3, 4, 5)
+    left, right = plots.preprocessing(picture, tensor).axes
+    assert left.get_title() == "picture: 60 × 40 pixels"
+    assert right.get_title().startswith("input: 5 × 4")
+    plots.plt.close("all")

@@ -47,6 +47,8 @@ def test_the_picture_is_that_of_notebook_07():
 def test_a_time_that_is_not_there_is_named():
     with pytest.raises(ValueError, match="0 times; expected it once"):
         write_readme.replace("a few", "7", "some minutes")
+    with pytest.raises(ValueError, match="2 times; expected it once"):
+        write_readme.replace("a", "b", "a a")
 
 
 def test_a_table_that_is_not_there_is_named():

@@ -17,6 +17,7 @@ import tritonclient.grpc as grpcclient
 import embedded_triton
 from conftest import started
 from helpers import classifiers, parity, paths
+from tools.run_series import tidy
 
 
 @pytest.fixture
@@ -53,6 +54,16 @@ def write_lesson(checkout, name, *sources):
     cells += [nbformat.v4.new_code_cell(source) for source in sources]
     notebook = nbformat.v4.new_notebook(cells=cells)
     nbformat.write(notebook, checkout / "notebooks" / name)
+
+
+def test_an_output_is_stored_without_paths_of_this_machine():
+    new = nbformat.v4.new_output
+    printed = new("stream", text=f"in {paths.ROOT}/artifacts\n")
+    assert tidy(printed).text == "in artifacts\n"
+    frames = [f"File {paths.ROOT}/x.py", "ValueError: no"]
+    value = f"no {paths.ROOT}/x"
+    error = tidy(new("error", ename="ValueError", evalue=value, traceback=frames))
+    assert error.traceback == ["ValueError: no x"]
 
 
 @pytest.mark.slow

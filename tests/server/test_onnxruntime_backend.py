@@ -152,6 +152,14 @@ def odd_models(tmp_path_factory, make_server):
     )
     save(
         repository,
+        "largest",  # its output has no batch axis
+        'backend: "onnxruntime"',
+        [node("ReduceMax", ["x"], ["y"], axes=[0], keepdims=0)],
+        [("x", batch4)],
+        [("y", [4])],
+    )
+    save(
+        repository,
         "text",
         'backend: "onnxruntime"',
         [node("Identity", ["x"], ["y"])],
@@ -215,6 +223,9 @@ def test_serves_a_model_without_a_batch_axis(odd_models):
     x = np.ones((2, 3), np.float32)
     assert odd_models.get_model_config("fixed").config.max_batch_size == 0
     assert np.array_equal(infer(odd_models, "fixed", x=x)["y"], -x)
+    assert odd_models.get_model_config("largest").config.max_batch_size == 0
+    x = np.arange(8, dtype=np.float32).reshape(2, 4)
+    assert np.array_equal(infer(odd_models, "largest", x=x)["y"], x[1])
 
 
 def test_serves_text(odd_models):
