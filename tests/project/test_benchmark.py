@@ -1,6 +1,15 @@
 """``make benchmark`` sums up what it measured."""
 
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
 import repository_check
+from conftest import started
+from helpers import paths
+from helpers.null_model import write_null_model
 from tools import benchmark
 
 
@@ -25,3 +34,19 @@ def test_the_benchmark_summarises_what_was_measured(artifacts):
     assert ratios["images/s over gRPC / in this process"] == [0.95, 1.2, 1]
     table = benchmark.summarise(ratios).loc["images/s with the batcher / without"]
     assert dict(table) == {"median": 1.2, "lowest": 1.1, "highest": 1.8}
+
+
+@pytest.mark.server
+def test_one_picture_is_timed_in_milliseconds_by_each_way(monkeypatch, tmp_path):
+    config = (paths.MODEL_REPOSITORY / "resnet50/config.pbtxt").read_text()
+    config = config.replace('label_filename: "labels.txt"', "")
+    write_null_model(tmp_path, "resnet50", config)
+    for name, value in {"BLOCKS": 2, "RUNS": 2, "PAUSE": 0.01}.items():
+        monkeypatch.setattr(benchmark, name, value)
+    session = SimpleNamespace(run=lambda *arguments: time.sleep(0.02))
+    image = np.zeros((1, 3, 224, 224), np.float32)
+    with started(tmp_path) as server:
+        times = benchmark.time_one_picture(server, session, image)
+    assert {*times} == {"in this process", *benchmark.WAYS}
+    assert {len(x) for x in times.values()} == {4}
+    assert min(times["in this process"]) >= 20

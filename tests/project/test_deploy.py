@@ -24,6 +24,7 @@ import embedded_triton
 from embedded_triton import commands, versions
 from embedded_triton.supervisor import start_supervised
 from helpers import load_client, metrics, paths
+from tools import read_kserve_models
 
 DEPLOY = paths.ROOT / "deploy"
 COMPOSE = [DEPLOY / "compose.yaml", DEPLOY / "compose.gpu.yaml"]
@@ -202,6 +203,20 @@ def test_a_wrong_inference_service_does_not(right, wrong, message):
     assert right in text
     with pytest.raises(ValueError, match=message):
         check_kserve_manifest(text.replace(right, wrong, 1))
+
+
+def test_the_schema_is_read_out_of_a_model_of_kserves_package():
+    source = """
+class V1Thing(object):
+    openapi_types = {"first_name": "str", "sizes": "list[int]"}
+    attribute_map = {"first_name": "firstName", "sizes": "sizes"}
+
+    def check(self, first_name):
+        raise ValueError("Invalid value for `first_name`, must not be `None`")
+"""
+    fields = {"firstName": "str", "sizes": "list[int]"}
+    expected = {"fields": fields, "required": ["firstName"]}
+    assert read_kserve_models.read(source) == ("V1Thing", expected)
 
 
 # ----------------------------------------------------------------- cross-checks

@@ -1,11 +1,19 @@
 """The recordings hold what the lessons say of them."""
 
+import base64
+import importlib
 import json
 import re
 
+import numpy as np
+import onnx
+import onnxruntime
 import pytest
+from onnx import helper
 
+from conftest import make_model
 from helpers import engine, paths
+from tools import record_engines
 
 RECORDINGS = sorted(
     path
@@ -95,3 +103,51 @@ def test_no_recording_names_a_folder_of_its_machine():
     assert files
     for file in files:
         assert not re.search(r'[" ]/(root|home|tmp)/', file.read_text()), file
+
+
+# -------------------------------------------------------------- the recorders
+
+
+@pytest.fixture
+def record_throughput(monkeypatch):
+    """The program, which finds its neighbour as one that is started does."""
+    monkeypatch.syspath_prepend(paths.ROOT / "tools")
+    return importlib.import_module("record_throughput")
+
+
+def test_each_bad_model_is_bad_in_one_way():
+    config = paths.MODEL_REPOSITORY / "classifier_tensorrt" / "config.pbtxt"
+    text, plan = config.read_text(), b"ftrt and more"
+    bad = record_engines.make_bad_models(text, plan)
+    for name, (config, data) in bad.items():
+        assert (config != text) != (data != plan), name
+    assert bad["half_a_plan"][1] == plan[:6]
+    assert bad["no_plan_at_all"][1] == b"what and more"
+
+
+def test_depthwise_convolutions_are_found():
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["y"], "plain", group=1),
+        helper.make_node("Conv", ["y", "w"], ["z"], "depthwise", group=8),
+    ]
+    model = make_model(nodes, [("x", [1, 8, 4, 4])], [("z", [1, 8, 4, 4])])
+    assert record_engines.find_depthwise(model) == ["depthwise"]
+
+
+def test_pixels_are_normalised_in_front_of_a_network(record_throughput, tmp_path):
+    shape = ["batch", 3, 224, 224]
+    node = helper.make_node("Identity", ["input"], ["logits"])
+    model = make_model([node], [("input", shape)], [("logits", shape)])
+    onnx.save(model, tmp_path / "net_fp16.onnx")
+    record_throughput.normalise_first(tmp_path / "net_fp16.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "net_pixels_fp16.onnx")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), np.uint8)
+    (found,) = session.run(None, {"pixels": pixels})
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # torchvision's
+    expected = ((pixels / 255 - mean) / std).transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_file_is_sent_behind_its_length(record_throughput):
+    sent = base64.b64decode(record_throughput.encode_bytes(b"x" * 258))
+    assert sent == b"\x02\x01\0\0" + b"x" * 258

@@ -13,11 +13,12 @@ import pytest
 import torch
 import torchvision
 import tritonclient.grpc as grpcclient
+from nbclient.exceptions import CellExecutionError
 
 import embedded_triton
 from conftest import started
 from helpers import classifiers, parity, paths
-from tools.run_series import tidy
+from tools import run_series as series
 
 
 @pytest.fixture
@@ -59,11 +60,53 @@ def write_lesson(checkout, name, *sources):
 def test_an_output_is_stored_without_paths_of_this_machine():
     new = nbformat.v4.new_output
     printed = new("stream", text=f"in {paths.ROOT}/artifacts\n")
-    assert tidy(printed).text == "in artifacts\n"
+    assert series.tidy(printed).text == "in artifacts\n"
     frames = [f"File {paths.ROOT}/x.py", "ValueError: no"]
     value = f"no {paths.ROOT}/x"
-    error = tidy(new("error", ename="ValueError", evalue=value, traceback=frames))
+    error = series.tidy(
+        new("error", ename="ValueError", evalue=value, traceback=frames)
+    )
     assert error.traceback == ["ValueError: no x"]
+
+
+def test_the_last_figure_of_several_is_read():
+    figures = [
+        nbformat.v4.new_output("display_data", data={"image/png": data})
+        for data in ("b25l", "dHdv")
+    ]
+    cell = nbformat.v4.new_code_cell(outputs=figures)
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    assert series.read_last_figure(notebook) == b"two"
+
+
+def test_a_page_links_to_the_other_pages(monkeypatch, tmp_path):
+    monkeypatch.setattr(series, "EXECUTED", tmp_path)
+    text = "[next](02_add.ipynb), [solution](solutions/01_add.ipynb)"
+    cells = [nbformat.v4.new_markdown_cell(text)]
+    series.write_executed(nbformat.v4.new_notebook(cells=cells), "01_x")
+    page = (tmp_path / "01_x.html").read_text()
+    assert 'href="02_add.html"' in page
+    assert 'href="../../notebooks/solutions/01_add.ipynb"' in page
+
+
+def test_the_lessons_ask_what_they_asked_when_they_were_stored(monkeypatch):
+    monkeypatch.setenv("TUTORIAL_MODEL", "resnet50")
+    monkeypatch.setenv("TUTORIAL_TRITON", "docker")
+    series.answer_as_stored()
+    assert os.environ["TUTORIAL_MODEL"] == "efficientnet_lite0"
+    assert "TUTORIAL_TRITON" not in os.environ
+
+
+def test_what_cannot_run_here_is_not_stored_in_place(monkeypatch, capsys, tmp_path):
+    def fail(path):
+        raise CellExecutionError("", "NoServerError", "no server here")
+
+    monkeypatch.setattr(series, "EXECUTED", tmp_path)
+    monkeypatch.setattr(series, "answer_as_stored", lambda: None)
+    monkeypatch.setattr(series, "execute", fail)
+    monkeypatch.setattr(sys, "argv", ["run_series", "--in-place", "00"])
+    assert series.main() == 1
+    assert "NoServerError: no server here" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -150,14 +193,19 @@ embedded_triton.start(models=[])"""
 def test_a_lesson_without_a_server_is_shown_as_stored_and_the_next_one_runs(checkout):
     write_lesson(checkout, "01_serve.ipynb", ON_A_MAC, "1 / 0")
     shutil.copy(checkout / "notebooks/01_serve.ipynb", checkout / "01_serve.ipynb")
-    write_lesson(checkout, "02_add.ipynb", "1 + 1")
+    noise = "import sys; print('noise', file=sys.stderr)"
+    write_lesson(checkout, "02_add.ipynb", f"{noise}\n1 + 1")
     shutil.move(checkout / "01_serve.ipynb", checkout / "notebooks")
     result = run_series(checkout)
     assert result.returncode == 0, result.stderr
     first, second, *_ = result.stdout.splitlines()
     assert re.match(r"01_serve +as stored: the embedded server needs Linux", first)
     assert re.match(r"02_add +\d+ s", second)
-    index = (checkout / "artifacts/executed/index.html").read_text()
+    executed = checkout / "artifacts/executed"
+    notebook = nbformat.read(executed / "02_add.ipynb", as_version=4)
+    (output,) = notebook.cells[1].outputs  # what libraries log is left out
+    assert output.data["text/plain"] == "2"
+    index = (executed / "index.html").read_text()
     assert "02_add.html" in index and "01_serve.html" in index
 
 

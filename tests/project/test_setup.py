@@ -360,6 +360,8 @@ def test_set_up_installs_what_changed_and_nothing_else(pretended, checkout):
     assert pretended[0].startswith("-m venv --clear")
     assert f"-m pip install --quiet {packages.UV}" in pretended
     assert pretended[-1] == "--no-deps --no-build-isolation --editable ."
+    opencv = pretended.index("--requirement requirements.txt") + 1
+    assert pretended[opencv] == "-c import cv2"
     assert all(map(set_up.is_installed, set_up.READER))
     assert not set_up.is_installed("requirements-dev.txt")
 
@@ -410,6 +412,12 @@ esac""",
     commands = (tmp_path / "commands").read_text()
     assert "uninstall --quiet --yes opencv-python opencv" in commands
     assert f"install --quiet opencv-python-headless=={version}" in commands
+
+
+def test_an_opencv_that_fails_in_another_way_is_an_error(tmp_path):
+    write_program(tmp_path / "bin/python3", "echo ImportError: numpy is too new")
+    with pytest.raises(RuntimeError, match=r"(?s)OpenCV cannot.*numpy is too new"):
+        set_up.repair_opencv(tmp_path / "bin/python3", packages)
 
 
 def test_pip_installs_where_uv_fails(monkeypatch, capsys, tmp_path):

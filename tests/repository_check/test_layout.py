@@ -68,6 +68,14 @@ CASES = {
         'error: "custom" with backend',
         model('platform: "custom"\n' + GOOD),
     ),
+    "unknown_platform_of_a_file": (
+        "error: no backend, and no file that tells",
+        model(
+            GOOD.replace('backend: "onnxruntime"', 'platform: "custom"')
+            + 'default_model_filename: "other.bin"\n',
+            {"1/other.bin": "x"},
+        ),
+    ),
     "no_backend": (None, model(GOOD.replace('backend: "onnxruntime"\n', ""))),
     "unknown_backend": (
         'error: "nosuch"',
