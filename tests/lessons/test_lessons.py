@@ -133,7 +133,7 @@ OUTSIDE = {
         "print(measure_milliseconds({'sum': lambda: sum(range(9))}))",
         "sum",
     ),
-    "03_build_tensorrt_engine": ("", "built: True"),
+    "03_build_tensorrt_engine": ("", "MB"),
     "04_inspect_tensorrt_engine": ("", "CONVOLUTION"),
     "05_write_triton_config": ("", "mine onnxruntime 8"),
     "06_serve_with_triton": ("", "exit status 0"),
