@@ -19,16 +19,25 @@ nv_cpu_utilization 0.5
 """
 
 
+def wait_until(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_metrics_are_read_again_and_again(null_server):
+    def count():
+        return metrics.read_metrics(null_server)["nv_inference_count"]
+
     time.sleep(0.5)  # they follow the answers of the test before
-    before = metrics.read_metrics(null_server)["nv_inference_count"]
+    before = count()
     with metrics.watch_metrics(null_server, interval=0.05) as readings:
         row = load_client.send_requests(null_server, "nothing", seconds=0.5)
+        wait_until(lambda: len(readings) > 3)
     counts = [x["nv_inference_count"] for x in readings]
-    assert counts == sorted(counts) and len(counts) > 3
-    time.sleep(0.5)  # the metrics follow the answer
-    after = metrics.read_metrics(null_server)["nv_inference_count"]
-    assert after - before == row["requests"]
+    assert counts == sorted(counts)
+    wait_until(lambda: count() - before == row["requests"])
 
 
 def test_metrics_are_summed_over_models(monkeypatch):
@@ -48,8 +57,7 @@ def test_readings_have_seconds_since_the_beginning(monkeypatch):
     monkeypatch.setattr(metrics, "read_metrics", lambda server: {})
     begin = time.perf_counter()
     with metrics.watch_metrics(SERVER, interval=0.01) as readings:
-        while not readings:
-            time.sleep(0.01)
+        wait_until(lambda: readings)
     assert 0 <= readings[0]["seconds"] <= time.perf_counter() - begin
     with metrics.watch_metrics(SERVER, interval=60) as readings:
         time.sleep(0.3)
