@@ -72,7 +72,7 @@ def test_the_line_is_that_of_the_field(tmp_path):
     [
         ("dynamic_batching {\n preferred_batch_size: [ 4,\n 8,\n 64 ] }\n", 8),
         (
-            'parameters { key: "a" value { string_value: "b" \'c\'\n "d" } }\n'
+            'parameters { key: "a" value { string_value: "b"\n \'c\' } }\n'
             "dynamic_batching { priority_levels: 1 }\n",
             7,
         ),

@@ -1,14 +1,14 @@
 """Many clients at once, some of them wrong: everyone gets their own answer."""
 
-import re
 import time
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import psutil
 import tritonclient.grpc as grpcclient
 from tritonclient.utils import InferenceServerException
+
+from helpers.metrics import read_metrics
 
 REQUESTS, CLIENTS = 500, 8
 
@@ -35,14 +35,6 @@ WRONG = [
 ]
 
 
-def metric(server, name):
-    with urllib.request.urlopen(f"http://{server.metrics}/metrics") as answer:
-        text = answer.read().decode()
-    return float(
-        re.search(rf'^{name}{{model="classifier_onnx".*}} (.+)$', text, re.M)[1]
-    )
-
-
 def stubs(server):
     """The processes of the server's Python backend."""
     return set(psutil.Process(server.pid).children(recursive=True))
@@ -57,7 +49,7 @@ def ask(client, model, name, value, kind):
 def test_every_one_of_500_requests_gets_its_own_answer(server, artifacts):
     reference = np.load(artifacts / "reference.npz")
     clients = [grpcclient.InferenceServerClient(server.grpc) for _ in range(CLIENTS)]
-    images = metric(server, "nv_inference_count")
+    images = read_metrics(server)["nv_inference_count"]
     stubs_before = stubs(server)
 
     def request(number):
@@ -82,7 +74,7 @@ def test_every_one_of_500_requests_gets_its_own_answer(server, artifacts):
         client.close()
     assert {x: answers.count(x) for x in answers} == {"right": 450, "refused": 50}
     deadline = time.monotonic() + 20  # the metrics follow the answers
-    while metric(server, "nv_inference_count") - images != 450:
+    while read_metrics(server)["nv_inference_count"] - images != 450:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert stubs(server) == stubs_before
