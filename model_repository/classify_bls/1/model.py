@@ -13,7 +13,10 @@ BEST = 3  # classes in an answer
 async def ask(model, tensor, *outputs):
     """Outputs of another model of this server, as arrays."""
     request = pb_utils.InferenceRequest(
-        model_name=model, requested_output_names=list(outputs), inputs=[tensor]
+        model_name=model,
+        requested_output_names=list(outputs),
+        inputs=[tensor],
+        preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
     )
     response = await request.async_exec()
     if response.has_error():
@@ -36,11 +39,12 @@ class TritonPythonModel:
         return await asyncio.gather(*map(self.respond, requests))
 
     async def respond(self, request):
+        """The answer to one request, or its error."""
         try:
             answers = await self.classify(request.inputs()[0])
-        except RuntimeError as error:  # its code is INTERNAL, whatever the model said
-            code = pb_utils.TritonError.INTERNAL
-            if str(error).startswith("picture"):
+        except Exception as error:  # this request fails, its neighbours do not
+            code = pb_utils.TritonError.INTERNAL  # a called model's own code is lost
+            if str(error).startswith("picture "):  # preprocess refused it
                 code = pb_utils.TritonError.INVALID_ARG
             error = pb_utils.TritonError(str(error), code)
             return pb_utils.InferenceResponse(error=error)
@@ -59,6 +63,7 @@ class TritonPythonModel:
         return answers
 
     def best(self, logits):
+        """The best classes of one picture, with probabilities."""
         exponentials = np.exp(logits - logits.max())
         p = exponentials / exponentials.sum()
         best = np.argsort(-p)[:BEST]
