@@ -1,15 +1,21 @@
 """Preprocessing on the server: the client's numbers, and no harm from hostile files."""
 
 import ast
+import asyncio
+import importlib.util
+import inspect
 import json
 import shutil
 import struct
 import subprocess
+import sys
 import threading
 import time
 import zlib
+from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
+from types import SimpleNamespace
 
 import cv2
 import nbformat
@@ -26,7 +32,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 import repository_check
-from conftest import started, triton_processes
+from conftest import PB_UTILS, FakeRequest, FakeTensor, started, triton_processes
 from helpers import classifiers, images, paths
 
 MODELS = ["classify", "classify_bls", "classify_pixels", "resnet50_numbers"]
@@ -116,16 +122,20 @@ def test_the_notebook_writes_the_files_of_the_project():
     for cell in SOURCE.cells:
         first, _, body = cell.source.partition("\n")
         if first.startswith("%%writefile"):
-            name = first.split()[-1].removeprefix("../model_repository/")
-            written[name] = written.get(name, "") + body + "\n"
+            _, name = first.split()  # no -a: a file that is appended to twice is wrong
+            assert name not in written, name
+            written[name] = body + "\n"
         elif '"""\\\n' in cell.source and cell.cell_type == "code":
             for node in ast.parse(cell.source).body:
                 if isinstance(node, ast.Assign) and node.targets[0].id != "header":
                     if isinstance(node.value, ast.Constant):
                         texts[node.targets[0].id] = node.value.value
     repository = paths.MODEL_REPOSITORY
-    files = {x: (repository / x).read_text() for x in written}
-    assert len(files) == 2 and written == files
+    names = "preprocess/1/model.py", "classify_bls/1/model.py"
+    for name in names:
+        text = written.pop(f"../model_repository/{name}")
+        assert (repository / name).read_text() == text
+    assert [*written] == ["../artifacts/shortest/shortest/1/model.py"]
     for name, text in (
         ("preprocess", texts["config"]),
         ("classify", texts["ensemble"]),
@@ -134,6 +144,29 @@ def test_the_notebook_writes_the_files_of_the_project():
         assert (repository / name / "config.pbtxt").read_text().startswith(text)
     one, other = "preprocess/1/model.py", "preprocess_pixels/1/model.py"
     assert (repository / one).read_text() == (repository / other).read_text()
+
+
+def body(tree, name):
+    """What a function of a module does, without its docstring."""
+    (found,) = (x for x in tree.body if getattr(x, "name", None) == name)
+    return [ast.dump(x) for x in found.body[1:]]
+
+
+def test_the_server_reads_and_prepares_with_the_code_of_the_client():
+    server = paths.MODEL_REPOSITORY / "preprocess/1/model.py"
+    one, other = ast.parse(server.read_text()), ast.parse(inspect.getsource(images))
+    for name in "is_animated", "decode", "make_rgb", "preprocess":
+        assert body(one, name) == body(other, name), name
+    constants = [
+        {
+            ast.unparse(x.targets[0]): ast.dump(x.value)
+            for x in tree.body
+            if isinstance(x, ast.Assign)
+        }
+        for tree in (one, other)
+    ]
+    for name in "FORMATS", "TURNED":
+        assert constants[0][name] == constants[1][name]
 
 
 def test_the_checker_finds_nothing(artifacts):
@@ -162,8 +195,16 @@ def odd_files():
     yield "grey JPEG", saved(image.convert("L"), "JPEG")
     yield "CMYK", saved(image.convert("CMYK"), "JPEG")
     yield "with a trailer", saved(image, "JPEG") + b"\xff\xd8\xff thumbnail"
-    yield "transparent", saved(image.convert("RGBA"), "PNG")
+    faded = image.convert("RGBA")
+    faded.putalpha(Image.linear_gradient("L").resize(image.size))
+    yield "opaque", saved(image.convert("RGBA"), "PNG")
+    yield "transparent", saved(faded, "PNG")
+    yield "transparent grey", saved(faded.convert("LA"), "PNG")
+    yield "transparent WebP", saved(faded, "WEBP", lossless=True)
+    yield "transparent lossy WebP", saved(faded, "WEBP")
+    yield "transparent, 16 bits", cv2.imencode(".png", np.uint16(faded) * 257)[1]
     yield "palette", saved(image.convert("P"), "PNG")
+    yield "transparent palette", saved(image.convert("P"), "PNG", transparency=9)
     yield "one bit", saved(image.convert("1"), "PNG")
     yield "16 bits", cv2.imencode(".png", np.uint16(image)[..., 0] * 257)[1].tobytes()
     yield "lossy WebP", saved(image, "WEBP")
@@ -180,7 +221,7 @@ def test_odd_files_are_read_as_the_client_reads_them(client, tmp_path):
     for name, file in odd_files():
         path.write_bytes(file)
         expected = images.preprocess(images.read(path), **NUMBERS["preprocess"])
-        found = client.infer("preprocess", encoded(file)).as_numpy("tensor")
+        found = client.infer("preprocess", encoded(bytes(file))).as_numpy("tensor")
         assert np.array_equal(found[0], expected), name
 
 
@@ -205,6 +246,10 @@ def hostile():
     jpeg, frames = saved(photo(), "JPEG"), [photo(), photo().rotate(90)]
     several = {"save_all": True, "append_images": frames[1:]}
     png, webp = saved(photo(), "PNG"), saved(photo(), "WEBP")
+    lying = Image.Exif()
+    lying[0x0112] = 6
+    dark = cv2.imencode(".png", np.full((80, 80), 4095, np.uint16))[1].tobytes()
+    key = saved(photo().convert("L"), "PNG", transparency=9)
     return {
         "nothing": (b"", "found 0 bytes; expected a JPEG, PNG or WebP file"),
         "text": (b"<html>", "found 6 bytes that begin with b'<html>'; expected"),
@@ -215,6 +260,11 @@ def hostile():
         "half a JPEG": (jpeg[: len(jpeg) // 2], "of JPEG that cannot be decoded"),
         "start of a JPEG": (jpeg[:3], "found 3 bytes of JPEG that cannot be decoded"),
         "half a PNG": (png[: len(png) // 2], "of PNG that cannot be decoded"),
+        "lying PNG": (saved(photo(), "PNG", exif=lying), "a PNG that its EXIF data"),
+        "lying WebP": (saved(photo(), "WEBP", exif=lying), "a WebP that its EXIF data"),
+        "12 bits in 16": (dark, "found 16 bits, of which 4,095 is the brightest"),
+        "see-through grey": (key, "found a PNG with a see-through grey"),
+        "other RIFF": (b"RIFF1234WAVEfmt ", "expected a JPEG, PNG or WebP file"),
         "half a WebP": (webp[: len(webp) // 2], "of WebP that cannot be decoded"),
         "bomb": (
             png_header(30_000, 30_000),
@@ -233,6 +283,18 @@ def test_hostile_files_are_refused_with_a_reason(client, serving):
         url = f"http://{serving.http}/v2/models/{model}/infer"
         answer = requests.post(url, b"<html>", headers=RAW, timeout=60)
         assert answer.status_code == 400, model  # the client's fault, not the server's
+
+
+def test_the_client_refuses_what_the_server_refuses():
+    for name, (file, expected) in hostile().items():
+        if name == "line":  # of pixels, which are prepared in another place
+            continue
+        if name == "bomb":  # more than OpenCV's own limit, which is a client's
+            file = png_header(40_000, 40_000)
+            expected = "a PNG that promises more than 1,073,741,824"
+        with pytest.raises(ValueError) as refusal:
+            images.decode(file)
+        assert expected in str(refusal.value), name
 
 
 def test_hostile_pixels_are_refused_with_a_reason(client):
@@ -327,24 +389,33 @@ def test_curl_sends_a_file_and_nothing_else(serving, tmp_path):
     assert b":967:espresso" in answer.stdout
 
 
-def runs(client):
-    time.sleep(0.5)  # the statistics follow the answer
-    (statistics,) = client.get_inference_statistics("classifier_onnx").model_stats
-    return statistics.inference_count
+def test_the_script_runs_the_classifier_for_large_pictures_only(client, repository):
+    for name in "classifier_onnx", "classify_bls":  # copies that nobody else asks
+        shutil.copytree(repository / name, repository / f"counted_{name}")
+        path = repository / f"counted_{name}" / "config.pbtxt"
+        text = path.read_text().partition("model_warmup")[0]
+        for known in "classifier_onnx", "classify_bls":
+            text = text.replace(f'"{known}"', f'"counted_{known}"')
+        path.write_text(text)
+        client.load_model(f"counted_{name}")
 
+    def count(name):
+        found = client.get_inference_statistics(f"counted_{name}").model_stats
+        return found[0].inference_count
 
-def test_the_script_runs_the_classifier_for_large_pictures_only(client):
     large, small = saved(photo(64, 70), "PNG"), saved(photo(63, 70), "PNG")
-    before = runs(client)
     files = encoded(small, large, small)
-    classes = client.infer("classify_bls", files).as_numpy("classes")
-    assert runs(client) == before + 1
+    classes = client.infer("counted_classify_bls", files).as_numpy("classes")
     first = [row[0].decode() for row in classes]
     assert first[0] == first[2] == "0:-1:too small, 63 × 70"
     probabilities = [float(text.decode().split(":")[0]) for text in classes[1]]
     assert probabilities == sorted(probabilities, reverse=True) and probabilities[0] > 0
-    client.infer("classify_bls", encoded(small))
-    assert runs(client) == before + 1
+    client.infer("counted_classify_bls", encoded(small))
+    end = time.monotonic() + 30  # the statistics follow the answer
+    while count("classify_bls") < 4 or count("classifier_onnx") < 1:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert count("classify_bls") == 4 and count("classifier_onnx") == 1
 
 
 def test_the_script_agrees_with_the_ensemble(client):
@@ -419,3 +490,174 @@ def test_the_script_passes_on_what_a_part_says(client, repository):
     file = encoded(saved(photo(), "PNG"))
     assert "'gone'" in words(client.infer, "nowhere", file)
     client.unload_model("nowhere")
+
+
+class FakeTritonError:
+    """An error with its code, as a model makes it for a response."""
+
+    INTERNAL, INVALID_ARG = "INTERNAL", "INVALID_ARG"
+
+    def __init__(self, message, code="INTERNAL"):
+        self.text, self.code = message, code
+        self.message = lambda: message
+
+
+@pytest.fixture
+def load_model(monkeypatch):
+    """A function that imports a ``model.py`` of the repository without a server."""
+
+    def load(name, **fakes):
+        utils = SimpleNamespace(**{**vars(PB_UTILS), "TritonError": FakeTritonError})
+        utils.logged = []
+        utils.Logger = SimpleNamespace(log_error=utils.logged.append)
+        vars(utils).update(fakes)
+        monkeypatch.setitem(sys.modules, "triton_python_backend_utils", utils)
+        path = paths.MODEL_REPOSITORY / name / "1/model.py"
+        spec = importlib.util.spec_from_file_location(name, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+def initialized(module):
+    numbers = {**NUMBERS["preprocess"], "max_pixels": 25_000_000}
+    parameters = {x: {"string_value": str(y)} for x, y in numbers.items()}
+    config = {"parameters": parameters, "output": [{"dims": [3, 224, 224]}]}
+    model = module.TritonPythonModel()
+    model.initialize({"model_config": json.dumps(config)})
+    return model
+
+
+def test_only_what_is_wrong_with_a_picture_is_blamed_on_the_client(
+    load_model, monkeypatch
+):
+    monkeypatch.setenv("OPENCV_IO_MAX_IMAGE_PIXELS", "")  # the model sets it
+    module = load_model("preprocess")
+    model = initialized(module)
+    good = np.zeros((1, 300, 300, 3), np.uint8)
+    bad, broken = np.zeros((1, 0, 5, 3), np.uint8), np.ones((2, 300, 300, 3), np.uint8)
+    prepare = module.preprocess
+
+    def fail(image, **numbers):
+        if image.any():
+            raise MemoryError("17 GB of secrets")
+        return prepare(image, **numbers)
+
+    monkeypatch.setattr(module, "preprocess", fail)
+    pictures = good, bad, broken
+    answers = model.execute([FakeRequest("tensor", image=x) for x in pictures])
+    assert answers[0]["tensor"].shape == (1, 3, 224, 224)
+    assert answers[0]["size"].tolist() == [[300, 300]]
+    assert answers[1].code == "INVALID_ARG"
+    assert answers[1].text.startswith("picture 1 of 1: found 5 × 0 pixels")
+    assert answers[2].code == "INTERNAL"
+    assert answers[2].text == "failed at picture 1 of 2"
+    assert module.pb_utils.logged == ["picture 1 of 2: MemoryError('17 GB of secrets')"]
+
+
+class FakeCalls:
+    """The models that a script calls: a request holds what it was made with."""
+
+    def __init__(self, answers):
+        self.answers, self.made = answers, []
+
+    def __call__(self, **options):
+        self.made.append(options)
+
+        async def answer():
+            found = self.answers[options["model_name"]]
+            if callable(found):
+                found = found(*options["inputs"])
+            failed = isinstance(found, str)
+            return SimpleNamespace(
+                has_error=lambda: failed,
+                error=lambda: FakeTritonError(found),
+                tensors={} if failed else found,
+            )
+
+        return SimpleNamespace(async_exec=answer)
+
+
+def load_script(load_model, answers):
+    calls = FakeCalls(answers)
+    module = load_model(
+        "classify_bls",
+        InferenceRequest=calls,
+        TRITONSERVER_MEMORY_CPU="CPU",
+        TRITONSERVER_MEMORY_GPU="GPU",
+        PreferredMemory=lambda kind, device: (kind, device),
+        get_output_tensor_by_name=lambda x, name: FakeTensor(name, x.tensors[name]),
+    )
+    parameters = {"classifier": "network", "min_side": "64"}
+    config = {"parameters": {x: {"string_value": y} for x, y in parameters.items()}}
+    model = module.TritonPythonModel()
+    folder = str(paths.MODEL_REPOSITORY / "classify_bls")
+    model.initialize({"model_config": json.dumps(config), "model_repository": folder})
+    return model, calls
+
+
+def call(model, *names):
+    requests = [FakeRequest("classes", image=np.array([[x]], object)) for x in names]
+    return asyncio.run(model.execute(requests))
+
+
+def test_the_script_wants_its_tensors_in_the_memory_of_the_cpu(load_model):
+    logits = np.zeros((1, 1000), np.float32)
+    logits[0, 967] = 9
+    prepared = {
+        "tensor": np.zeros((1, 3, 224, 224), np.float32),
+        "size": np.int32([[64, 64]]),
+    }
+    answers = {"preprocess": prepared, "network": {"logits": logits}}
+    model, calls = load_script(load_model, answers)
+    (answer,) = call(model, b"")
+    assert answer["classes"][0, 0] == b"0.89:967:espresso"
+    assert [x["model_name"] for x in calls.made] == ["preprocess", "network"]
+    assert [x["preferred_memory"] for x in calls.made] == [("CPU", 0)] * 2
+    assert [x["requested_output_names"] for x in calls.made] == [
+        ["tensor", "size"],
+        ["logits"],
+    ]
+
+
+@pytest.mark.parametrize(
+    "words, code",
+    [
+        ("picture 1 of 1: found 0 bytes", "INVALID_ARG"),
+        ("failed at picture 1 of 1", "INTERNAL"),
+        ("the server has no model of that name", "INTERNAL"),
+    ],
+)
+def test_the_script_keeps_whose_fault_it_was(load_model, words, code):
+    model, _ = load_script(load_model, {"preprocess": words})
+    (answer,) = call(model, b"")
+    assert (answer.text, answer.code) == (words, code)
+
+
+def test_a_fault_of_the_script_is_the_servers_and_of_one_request(load_model):
+    def prepare(pictures):
+        side = 64 if pictures.as_numpy()[0, 0] == b"bad" else 63
+        return {"tensor": None, "size": np.int32([[side, 64]])}
+
+    model, _ = load_script(load_model, {"preprocess": prepare})
+    good, bad, also_good = call(model, b"good", b"bad", b"good")
+    for answer in good, also_good:
+        assert answer["classes"][0, 0].decode() == "0:-1:too small, 63 × 64"
+    assert bad.code == "INTERNAL"
+
+
+def test_json_carries_text_so_a_picture_in_base64_is_text(serving):
+    text = b64encode(saved(photo(), "JPEG")).decode()
+    body = {"name": "image", "shape": [1, 1], "datatype": "BYTES", "data": [text]}
+    url = f"http://{serving.http}/v2/models/preprocess/infer"
+    answer = requests.post(url, json={"inputs": [body]}, timeout=60)
+    assert answer.status_code == 400
+    assert f"found {len(text):,} bytes that begin with b'/9j/" in answer.text
+
+
+def test_a_batch_of_nothing_harms_nobody(client):
+    with pytest.raises(InferenceServerException):
+        client.infer("preprocess", encoded())
+    assert client.infer("preprocess", encoded(saved(photo(), "PNG")))

@@ -93,7 +93,14 @@ def test_no_cell_ends_in_a_semicolon(code):
 
 def test_cells_are_short(code):
     for cell in code:
-        assert cell.source.count("\n") < 25, cell.source
+        whole_file = cell.source.startswith("%%writefile ")
+        assert whole_file or cell.source.count("\n") < 25, cell.source
+
+
+def test_a_cell_writes_a_whole_file(code):
+    """One that appends makes a wrong file when it is run twice."""
+    for cell in code:
+        assert not re.match(r"%%writefile\s+(-a|--append)\b", cell.source), cell.source
 
 
 def test_title_carries_the_file_number(path, prose):
