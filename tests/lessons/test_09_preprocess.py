@@ -533,9 +533,12 @@ def initialized(module):
 def test_only_what_is_wrong_with_a_picture_is_blamed_on_the_client(
     load_model, monkeypatch
 ):
+    threads = []  # of OpenCV's own, beside those of the model's pool
+    monkeypatch.setattr(cv2, "setNumThreads", threads.append)
     monkeypatch.setenv("OPENCV_IO_MAX_IMAGE_PIXELS", "")  # the model sets it
     module = load_model("preprocess")
     model = initialized(module)
+    assert threads == [1]
     good = np.zeros((1, 300, 300, 3), np.uint8)
     bad, broken = np.zeros((1, 0, 5, 3), np.uint8), np.ones((2, 300, 300, 3), np.uint8)
     prepare = module.preprocess

@@ -104,6 +104,7 @@ class TritonPythonModel:
         global cv2
         import cv2
 
+        cv2.setNumThreads(1)  # a thread for each picture: OpenCV needs none of its own
         self.pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
 
     def execute(self, requests):
