@@ -311,14 +311,77 @@ def test_ports_match(cluster, container, deployment, server):
     answers(server, annotations["prometheus.io/path"], "metrics")
 
 
-def test_probes_hit_paths_that_the_server_answers(container, predictor, server):
-    probes = [container[f"{x}Probe"] for x in ("startup", "readiness", "liveness")]
-    for probe in probes:
-        assert probe["httpGet"]["port"] == "http"
-    for probe in [*probes, predictor["model"]["readinessProbe"]]:
-        answers(server, probe["httpGet"]["path"])
+LIVE, READY = "/v2/health/live", "/v2/health/ready"
+
+
+def test_who_sends_requests_asks_ready_and_who_restarts_asks_live(
+    container, predictor, server
+):
+    probes = {x: container[f"{x}Probe"] for x in ("startup", "readiness", "liveness")}
+    probed = {name: probe["httpGet"]["path"] for name, probe in probes.items()}
+    assert probed == {"startup": READY, "readiness": READY, "liveness": LIVE}
+    assert {probe["httpGet"]["port"] for probe in probes.values()} == {"http"}
+    assert predictor["model"]["readinessProbe"]["httpGet"]["path"] == READY
+    (job,) = yaml.safe_load(COMPOSE[0].read_text())["services"]["triton"][
+        "healthcheck"
+    ]["test"][-1:]
+    assert urllib.parse.urlsplit(job).path == READY
+    for path in LIVE, READY:
+        answers(server, path)
     with pytest.raises(urllib.error.HTTPError):
         answers(server, "/v2/health/readyness")
+
+
+def test_a_pod_is_not_restarted_before_it_has_loaded_or_because_it_is_busy(container):
+    startup, liveness = container["startupProbe"], container["livenessProbe"]
+    assert startup["periodSeconds"] * startup["failureThreshold"] >= 120
+    assert liveness["periodSeconds"] * liveness["failureThreshold"] >= 30
+    assert liveness["timeoutSeconds"] > 1  # the default
+
+
+def test_a_new_pod_comes_before_an_old_one_goes(deployment):
+    assert deployment["strategy"]["rollingUpdate"] == {
+        "maxSurge": 1,
+        "maxUnavailable": 0,
+    }
+
+
+def test_a_pod_has_no_more_rights_than_it_needs(container, deployment):
+    pod = deployment["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] > 0
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def test_a_pod_gets_a_gpu_and_its_shared_memory(container, deployment, predictor):
+    limits = container["resources"]["limits"]
+    assert (
+        limits["nvidia.com/gpu"]
+        == predictor["model"]["resources"]["limits"]["nvidia.com/gpu"]
+    )
+    assert int(limits["nvidia.com/gpu"]) == 1
+    (volume,) = deployment["template"]["spec"]["volumes"]
+    (mount,) = container["volumeMounts"]
+    assert (mount["name"], mount["mountPath"]) == (volume["name"], "/dev/shm")
+    assert volume["emptyDir"]["medium"] == "Memory"
+
+
+def test_nobody_loads_models_from_outside(container, runtime):
+    for arguments in container["args"], runtime["containers"][0]["args"]:
+        assert not any(
+            "model-control-mode" in x for x in arguments
+        )  # none: the default
+
+
+def test_services_are_reached_from_inside_only(cluster):
+    service = cluster["Service", "classifier"]["spec"]
+    assert service["type"] == "ClusterIP"
+    headless = cluster["Service", "classifier-grpc"]["spec"]
+    assert headless["clusterIP"] == "None"  # gRPC: the addresses of all pods
 
 
 def test_a_pod_has_the_time_to_finish(container, deployment):
@@ -342,6 +405,9 @@ def test_the_autoscaler_finds_what_it_scales_and_reads(cluster):
     assert "replicas" not in cluster["Deployment", "classifier"]["spec"]
     budget = cluster["PodDisruptionBudget", "classifier"]["spec"]
     assert spec["minReplicas"] > budget["maxUnavailable"]
+    assert spec["maxReplicas"] > spec["minReplicas"]
+    up, down = (spec["behavior"][x] for x in ("scaleUp", "scaleDown"))
+    assert up["stabilizationWindowSeconds"] < down["stabilizationWindowSeconds"]
     (metric,) = spec["metrics"]
     assert metric["pods"]["metric"]["name"] == rule(cluster)["name"]["as"]
 
