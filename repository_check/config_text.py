@@ -101,8 +101,6 @@ def find_nearest_name(message):
             else schema.DESCRIPTOR.enum_types_by_name[enum[0]].values
         )
         names = [value.name for value in values]
-        if f"TYPE_{wrong[1]}" in names:
-            return f"TYPE_{wrong[1]}"
     close = difflib.get_close_matches(wrong[1], names, 1) if wrong else []
     return close[0] if close else ""
 

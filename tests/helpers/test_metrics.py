@@ -63,14 +63,15 @@ def wait_until(done):
 
 
 def test_metrics_are_read_again_and_again(null_server):
-    before = count_when_quiet(null_server)
+    before, begin = count_when_quiet(null_server), time.perf_counter()
     with metrics.watch_metrics(null_server, interval=0.05) as readings:
         row = load_client.send_requests(null_server, "nothing", seconds=0.3)
         wait_until(lambda: len(readings) > 3)
     counts = [x["nv_inference_count"] for x in readings]
     assert counts == sorted(counts)
     times = [x["seconds"] for x in readings]
-    assert times == sorted(times) and times[0] >= 0.05
+    assert times == sorted(times)
+    assert 0.05 <= times[0] and times[-1] < time.perf_counter() - begin
     expected = before + row["requests"]
     wait_until(
         lambda: metrics.read_metrics(null_server)["nv_inference_count"] == expected
@@ -102,3 +103,9 @@ def test_a_reading_that_fails_is_told(publisher):
         metrics.watch_metrics(gone, interval=0.01),
     ):
         time.sleep(0.2)
+
+
+def test_nothing_is_read_before_the_interval_is_over(null_server):
+    with metrics.watch_metrics(null_server, interval=0.6) as readings:
+        time.sleep(0.3)
+        assert not readings

@@ -1,19 +1,26 @@
 """Notebook 05: the model repository that it leaves."""
 
-from helpers import (
-    classifiers,
-    paths,
-    triton_config,
-)
+from helpers import classifiers, paths, triton_config
 
 
 def test_the_repository_is_what_notebook_05_writes():
-    texts = {}
     for name in "classifier_onnx", "resnet50":
         folder = paths.MODEL_REPOSITORY / name
-        texts[name] = (folder / "config.pbtxt").read_text()
-        assert triton_config.parse(texts[name]).name == name
+        assert triton_config.parse(read_config_of(name)).name == name
         assert (folder / "labels.txt").read_text().splitlines() == classifiers.labels()
-    assert texts["resnet50"] == texts["classifier_onnx"].replace(
-        "classifier_onnx", "resnet50"
-    )
+
+
+def read_config_of(name):
+    return (paths.MODEL_REPOSITORY / name / "config.pbtxt").read_text()
+
+
+def test_the_configs_of_one_kind_differ_in_the_words_that_the_lessons_name():
+    text = read_config_of("classifier_onnx").replace("classifier_onnx", "NAME")
+    assert read_config_of("resnet50") == text.replace("NAME", "resnet50")
+    on_gpu = text.replace('"onnxruntime"', '"tensorrt"').replace("AUTO", "GPU")
+    found = read_config_of("classifier_tensorrt")
+    assert found == on_gpu.replace("NAME", "classifier_tensorrt")
+    pixels = read_config_of("classify").replace('"preprocess"', '"preprocess_pixels"')
+    pixels = pixels.replace('"classify"', '"classify_pixels"')
+    pixels = pixels.replace("STRING  dims: [ 1 ]", "UINT8  dims: [ -1, -1, 3 ]")
+    assert read_config_of("classify_pixels") == pixels

@@ -33,7 +33,7 @@ from tritonclient.utils import InferenceServerException
 
 import repository_check
 from conftest import PB_UTILS, FakeRequest, FakeTensor, started, triton_processes
-from helpers import classifiers, images, paths
+from helpers import classifiers, images, paths, triton_config
 
 MODELS = ["classify", "classify_bls", "classify_pixels", "resnet50_numbers"]
 RAW = {"Inference-Header-Content-Length": "0"}
@@ -664,3 +664,13 @@ def test_a_batch_of_nothing_harms_nobody(client):
     with pytest.raises(InferenceServerException):
         client.infer("preprocess", encoded())
     assert client.infer("preprocess", encoded(saved(photo(), "PNG")))
+
+
+def test_ensembles_take_the_newest_version_of_their_models():
+    configs = paths.MODEL_REPOSITORY.glob("*/config.pbtxt")
+    texts = [file.read_text() for file in configs]
+    steps = [
+        x for text in texts for x in triton_config.parse(text).ensemble_scheduling.step
+    ]
+    assert len(steps) == 4
+    assert {step.model_version for step in steps} == {-1}

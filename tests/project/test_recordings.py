@@ -44,6 +44,11 @@ def test_there_are_recordings():
         assert {f"classifier_{precision}", f"resnet50_{precision}"} <= names
 
 
+def test_models_are_exported_as_tensorrt_8_6_reads_them():
+    """Its newest opset: docs.nvidia.com, TensorRT 8.6.1, support matrix, ONNX."""
+    assert record_engines.OPSET <= 17
+
+
 def test_the_recorded_speeds_are_what_the_notebooks_say():
     pytorch = engine.read_recording("pytorch")["latency ms"]
     default, fast = pytorch["PyTorch TF32"], pytorch["PyTorch FP16, channels last"]

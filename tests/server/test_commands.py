@@ -38,3 +38,13 @@ def test_an_argument_that_this_version_lacks_is_named():
         embedded_triton.start(models=[], arguments=["--allow-client-shm=true"])
     with pytest.raises(TritonServerError, match="did you mean --exit-on-error"):
         embedded_triton.start(models=[], arguments=["--exit-on-eror=false"])
+
+
+def test_every_backend_in_python_has_its_shared_memory_under_the_servers_name(tmp_path):
+    """What a killed server leaves in /dev/shm is found by that name."""
+    command = commands.embedded_command(tmp_path, (1, 2, 3), "mine-")
+    expected = {
+        f"--backend-config={backend},shm-region-prefix-name=mine-"
+        for backend in ("python", "onnxruntime", "tensorrt")
+    }
+    assert expected == {x for x in command if x.startswith("--backend-config")}

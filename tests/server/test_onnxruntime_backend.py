@@ -301,3 +301,40 @@ def test_refuses_an_optional_input_where_requests_are_batched(
     config = read_config(HEAD + X + optional + Y)
     with pytest.raises(FakeModelError, match="optional input 'two' is not supported"):
         backend.check(config, session)
+
+
+def test_a_request_may_give_what_the_file_has_a_value_for(load_backend, tmp_path):
+    backend = load_backend("onnxruntime")
+    model = make_model(
+        [helper.make_node("Mul", ["x", "two"], ["y"])],
+        [("x", ["batch", 4]), ("two", [1])],
+        [("y", ["batch", 4])],
+        [numpy_helper.from_array(np.float32([2]), "two")],
+    )
+    onnx.save(model, tmp_path / "model.onnx")
+    session = backend.open_session(tmp_path / "model.onnx", {})
+    inputs = X.replace("[ 4 ]", "[ -1, 4 ]")
+    optional = inputs.replace('"x"', '"two"').replace("[ -1, 4 ] }", "[ 1 ] OPTIONAL }")
+    head, output = 'backend: "onnxruntime"\n', Y.replace("[ 4 ]", "[ -1, 4 ]")
+    given = optional.replace("OPTIONAL", "optional: true")
+    backend.check(read_config(head + inputs + given + output), session)
+    required = optional.replace("OPTIONAL", "")
+    with pytest.raises(FakeModelError, match="expects 2 inputs, model provides 1"):
+        backend.check(read_config(head + inputs + required + output), session)
+
+
+def test_a_reshape_is_what_the_file_is_compared_with(
+    load_backend, doubling_model, tmp_path
+):
+    backend = load_backend("onnxruntime")
+    onnx.save(doubling_model, tmp_path / "model.onnx")
+    session = backend.open_session(tmp_path / "model.onnx", {})
+    reshaped = "[ 2, 2 ] reshape { shape: [ SIZE ] }"
+    for size in 4, 3:
+        text = X.replace("[ 4 ]", reshaped.replace("SIZE", str(size)))
+        config = read_config(HEAD + text + Y)
+        if size == 4:
+            backend.check(config, session)
+            continue
+        with pytest.raises(FakeModelError, match="tensor 'x'"):
+            backend.check(config, session)
