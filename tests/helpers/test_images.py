@@ -1,5 +1,6 @@
 """Reading and preprocessing pictures."""
 
+import socket
 import struct
 from functools import partial
 from http.server import (
@@ -8,7 +9,7 @@ from http.server import (
     ThreadingHTTPServer,
 )
 from io import BytesIO
-from threading import Thread
+from threading import Thread, Timer
 
 import cv2
 import numpy as np
@@ -209,6 +210,17 @@ def test_a_download_ends_at_a_limit_and_is_not_cut(monkeypatch):
         with pytest.raises(OSError, match=r"cannot fetch .*IncompleteRead"):
             images.read(f"{url}/500of1000")
         site.shutdown()
+
+
+def test_a_site_that_says_nothing_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(images, "FETCH_TIMEOUT", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as site:
+        last = Timer(3, site.close)  # which ends a wait without a limit
+        last.start()
+        port = site.getsockname()[1]
+        with pytest.raises(OSError, match="timed out"):
+            images.read(f"http://127.0.0.1:{port}/cat.png")
+        last.cancel()
 
 
 @pytest.mark.parametrize("size", [(300, 500), (500, 300), (64, 64), (224, 1000)])

@@ -45,6 +45,7 @@ def test_a_model_that_takes_a_known_time(null_server):
     # one client: at most one request is still under way when the window ends
     assert row["requests"] - row["images/s"] * 1 in (0, 1)
     assert row["refused"] == 0 and row["errors"] == {}
+    assert row["late ms"] > 0
 
 
 def test_as_many_clients_as_asked_for(null_server):
@@ -86,12 +87,15 @@ def test_a_load_that_cannot_be_made_is_named(options):
         load_client.send_requests(None, "slow", **options)
 
 
-def test_what_went_wrong_is_said(null_server):
+def test_what_went_wrong_is_said(null_server, monkeypatch):
     for inputs in None, X:
         with pytest.raises(LoadError, match=r"nosuch.* is not found"):
             load_client.send_requests(null_server, "nosuch", inputs, seconds=0.1)
     with pytest.raises(LoadError, match=r"nothing: .*unexpected inference input 'z'"):
         load_client.send_requests(null_server, "nothing", {"z": X["x"]}, seconds=0.1)
+    monkeypatch.setattr(load_client, "TIMEOUT", SECONDS / 10)
+    with pytest.raises(LoadError, match=r"sleeping: .*Deadline Exceeded"):
+        load_client.send_requests(null_server, "sleeping", X, seconds=0.1)
     gone = embedded_triton.Server("127.0.0.1:9", "127.0.0.1:9", "127.0.0.1:9")
     with pytest.raises(LoadError, match=r"nothing: .*connect"):
         load_client.send_requests(gone, "nothing", X, seconds=0.1)

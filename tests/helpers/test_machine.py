@@ -61,6 +61,15 @@ def test_a_command_that_fails_has_no_output():
     assert machine._run(sys.executable, "-c", "print('whole')") == "whole"
 
 
+def test_a_command_that_hangs_has_no_output(monkeypatch):
+    def hang(command, timeout=None, **options):
+        assert timeout, "this would wait for ever"
+        raise machine.subprocess.TimeoutExpired(command, timeout)
+
+    monkeypatch.setattr(machine.subprocess, "run", hang)
+    assert machine._run("nvidia-smi") is None
+
+
 def test_onnx_runtime_is_named_without_what_sends_the_work_elsewhere(monkeypatch):
     names = ["AzureExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)

@@ -3,6 +3,7 @@
 import http.server
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -109,3 +110,13 @@ def test_nothing_is_read_before_the_interval_is_over(null_server):
     with metrics.watch_metrics(null_server, interval=0.6) as readings:
         time.sleep(0.3)
         assert not readings
+
+
+def test_a_server_that_says_nothing_is_not_waited_for(monkeypatch):
+    def hang(url, timeout=None):
+        assert timeout, "this would wait for ever"
+        raise TimeoutError
+
+    monkeypatch.setattr(metrics.urllib.request, "urlopen", hang)
+    with pytest.raises(OSError):
+        metrics.read_metrics(SimpleNamespace(metrics="127.0.0.1:9"))

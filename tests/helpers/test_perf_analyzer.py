@@ -1,5 +1,7 @@
 """perf_analyzer measures what it says, and says what went wrong."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -209,3 +211,17 @@ def test_a_perf_analyzer_that_cannot_run_is_named(no_perf_analyzer, program, rea
     no_perf_analyzer.chmod(0o755)
     with pytest.raises(LoadError, match=f"cannot run here: .*{reason}"):
         perf_analyzer.find_perf_analyzer()
+
+
+def test_an_interrupted_measurement_ends_perf_analyzer(no_perf_analyzer, monkeypatch):
+    class Interrupted(perf_analyzer.tqdm):
+        def update(self, n=1):
+            raise KeyboardInterrupt
+
+    no_perf_analyzer.write_text("#!/bin/sh\necho Perf Analyzer\n[ $2 ] && sleep 20\n")
+    no_perf_analyzer.chmod(0o755)
+    monkeypatch.setattr(perf_analyzer, "tqdm", Interrupted)
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        perf_analyzer.measure(NOBODY, "m")
+    assert time.monotonic() - begin < 15

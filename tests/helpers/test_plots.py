@@ -44,9 +44,9 @@ def texts(axes):
 def test_figures_show_the_numbers_that_they_are_given():
     table = pd.DataFrame({"a": [1.0, 2], "b": [2.0, 3]}, index=["x", "y"])
     (bars,) = plots.bars({"many": 12345.6, "few": 0.123456}, "runs").axes
-    assert texts(bars) == ["12,346", "0.1235"]
+    assert texts(bars) == ["12,346", "0.1235"] and bars.yaxis_inverted()
     (stacked,) = plots.stacked_bars(table, "ms").axes
-    assert texts(stacked) == ["3", "5"]
+    assert texts(stacked) == ["3", "5"] and stacked.yaxis_inverted()
     (grouped,) = plots.grouped_bars(table, "ms").axes
     edges = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in grouped.patches]
     assert np.mean(edges) == np.mean(grouped.get_xticks())  # a group stands at its tick
