@@ -24,7 +24,9 @@ def test_a_proxy_does_not_come_between_a_server_that_runs(server, monkeypatch):
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.setattr(urllib.request, "_opener", None)  # it keeps the first proxies
-    assert embedded_triton.attach(server.http).is_alive()
+    for host in "127.0.0.1", "localhost":
+        address = server.http.replace("127.0.0.1", host)
+        assert embedded_triton.attach(address).is_alive()
 
 
 def test_attach_takes_the_ports_that_triton_has_by_default(monkeypatch):
@@ -40,6 +42,16 @@ def test_attach_says_what_is_wrong(server):
     with pytest.raises(ValueError, match="not of the form host or host:port"):
         embedded_triton.attach("http://127.0.0.1:8000")
     with pytest.raises(TritonServerError, match="no Triton server is ready at 127"):
+        embedded_triton.attach("127.0.0.1:9")
+
+
+def test_a_server_that_says_nothing_is_not_waited_for(monkeypatch):
+    def hang(url, timeout=None):
+        assert timeout, "this would wait for ever"
+        raise TimeoutError
+
+    monkeypatch.setattr(urllib.request, "urlopen", hang)
+    with pytest.raises(TritonServerError, match="no Triton server is ready"):
         embedded_triton.attach("127.0.0.1:9")
 
 

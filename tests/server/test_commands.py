@@ -38,6 +38,7 @@ def test_an_argument_that_this_version_lacks_is_named():
         embedded_triton.start(models=[], arguments=["--allow-client-shm=true"])
     with pytest.raises(TritonServerError, match="did you mean --exit-on-error"):
         embedded_triton.start(models=[], arguments=["--exit-on-eror=false"])
+    commands.check_arguments(["--cache-config", "local,size=1048576"])
 
 
 def test_every_backend_in_python_has_its_shared_memory_under_the_servers_name(tmp_path):

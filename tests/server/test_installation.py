@@ -40,6 +40,22 @@ def test_a_python_without_shared_library_is_refused(broken_environment, monkeypa
         embedded_triton.install()
 
 
+def test_libpython_is_looked_for_where_distributions_put_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(system.sysconfig, "get_config_var", lambda name: str(tmp_path))
+    monkeypatch.setattr(system.sys, "base_prefix", str(tmp_path / "base"))
+    library = tmp_path / f"base/lib/libpython3.{sys.version_info.minor}.so.1.0"
+    library.parent.mkdir(parents=True)
+    assert system.find_libpython() is None
+    library.touch()
+    assert system.find_libpython() == library
+
+
+def test_a_command_that_fails_is_told_with_what_it_printed():
+    program = "import sys; print('half done'); sys.exit(1)"
+    with pytest.raises(RuntimeError, match=r"import sys;.* failed:\nhalf done"):
+        packages.check_run(sys.executable, "-c", program)
+
+
 def test_install_does_nothing_twice_and_starts_again_where_it_must(
     tmp_path, monkeypatch
 ):
@@ -66,6 +82,8 @@ def test_install_does_nothing_twice_and_starts_again_where_it_must(
     monkeypatch.setattr(packages.subprocess, "run", pretend)
     script = embedded_triton.install()
     assert os.access(script, os.X_OK) and len(commands) == 2  # venv and pip
+    libpython = system.find_libpython()
+    assert (tmp_path / "venv/lib" / libpython.name).samefile(libpython)
     stand_in = tmp_path / "venv/backends/onnxruntime/model.py"
     stand_in.write_text("# of an older version")
     embedded_triton.install()

@@ -89,6 +89,7 @@ def test_a_failed_start_says_why_and_where_the_log_is(make_repository):
         embedded_triton.start(repository, check=False)
     message = str(failure.value)
     assert 'has no field named "max_batch"' in message
+    assert "the server ended with status 1" in message  # it was not waited for
     (log,) = (word for word in message.split() if ".log" in word)
     assert Path(log.rstrip(",")).exists()
 

@@ -242,3 +242,36 @@ def test_the_status_is_that_of_the_server(tmp_path, what, status):
     supervisor = start_supervised("triton-held-", command, tmp_path / "log")
     assert supervisor.wait() == status
     supervisor.stdin.close()
+
+
+def test_a_stop_is_a_sigterm(tmp_path):
+    """Which lets Triton answer what it has under way."""
+    script = "trap 'exit 5' TERM; echo up; while :; do sleep 0.1; done"
+    log = tmp_path / "log"
+    supervisor = start_supervised("triton-held-", ["sh", "-c", script], log)
+    assert wait_until(lambda: log.read_text() == "up\n")
+    supervisor.communicate(b"stop", timeout=20)
+    assert supervisor.returncode == 5
+
+
+IMPATIENT = """
+import sys
+from embedded_triton import supervisor
+supervisor.GRACE = 0.2
+sys.exit(supervisor.main("triton-held-", "sh", "-c", sys.argv[1]))
+"""
+
+
+def test_what_ignores_a_sigterm_is_killed():
+    script = "trap '' TERM; echo up; while :; do sleep 0.1; done"
+    with subprocess.Popen(
+        [sys.executable, "-c", IMPATIENT, script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as supervisor:
+        try:
+            assert supervisor.stdout.readline() == b"up\n"
+            supervisor.communicate(b"stop", timeout=20)
+            assert supervisor.returncode == 128 + signal.SIGKILL
+        finally:
+            supervisor.kill()
