@@ -147,7 +147,7 @@ def _check_sample_value(model, name, value, tensor, add_error):
             expected=data_type,
             fix=f"Write data_type: {data_type}",
         )
-    if min(dims, default=1) < 1:
+    if min(dims, default=0) < 0:
         add_error(
             found=f"dims {dims} for {name!r}",
             expected="a size for each axis",

@@ -62,8 +62,7 @@ def _check_entry(model, path, entry):
             link=INPUTS_AND_OUTPUTS,
         )
     shape = entry.reshape.shape
-    is_fixed = min([*entry.dims, *shape], default=0) > 0
-    if entry.HasField("reshape") and is_fixed and prod(entry.dims) != prod(shape):
+    if entry.HasField("reshape") and prod(entry.dims) != prod(shape):
         model.add_error(
             *path,
             "reshape",

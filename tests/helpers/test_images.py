@@ -223,6 +223,16 @@ def test_a_site_that_says_nothing_is_not_waited_for(monkeypatch):
         last.cancel()
 
 
+def test_a_smaller_picture_is_an_average_and_a_larger_one_is_smooth():
+    numbers = {"resize": 224, "crop": 224, "mean": [0] * 3, "std": [1] * 3}
+    stripes = np.zeros((672, 672, 3), np.uint8)
+    stripes[:, 1::3] = 255  # a third of each three pixels
+    assert np.allclose(images.preprocess(stripes, **numbers), 1 / 3)
+    edge = np.zeros((56, 56, 3), np.uint8)
+    edge[:, 28:] = 255
+    assert len(np.unique(images.preprocess(edge, **numbers))) > 2
+
+
 @pytest.mark.parametrize("size", [(300, 500), (500, 300), (64, 64), (224, 1000)])
 def test_preprocess_crops_the_centre_and_normalises(size):
     image = np.zeros((*size, 3), np.uint8)

@@ -91,8 +91,9 @@ def test_what_went_wrong_is_said(null_server, monkeypatch):
     for inputs in None, X:
         with pytest.raises(LoadError, match=r"nosuch.* is not found"):
             load_client.send_requests(null_server, "nosuch", inputs, seconds=0.1)
-    with pytest.raises(LoadError, match=r"nothing: .*unexpected inference input 'z'"):
+    with pytest.raises(LoadError, match=r"nothing: .*unexpected inf.* 'z'") as error:
         load_client.send_requests(null_server, "nothing", {"z": X["x"]}, seconds=0.1)
+    assert "no request was answered" not in str(error.value)  # the first one ends it
     monkeypatch.setattr(load_client, "TIMEOUT", SECONDS / 10)
     with pytest.raises(LoadError, match=r"sleeping: .*Deadline Exceeded"):
         load_client.send_requests(null_server, "sleeping", X, seconds=0.1)

@@ -331,6 +331,15 @@ def test_the_first_python_that_runs_and_fits_is_taken(monkeypatch, tmp_path):
     assert set_up.find_python(wanted)[0] == "/here/.venv/bin/python3"
 
 
+def test_set_up_goes_on_in_the_python_that_it_found(checkout):
+    """Without curl here: a set-up by another Python would end, and install nothing."""
+    script = '[ "$1" = -c ] && echo 3.12.0 "$0" || echo "$@"'
+    python = checkout.parent / "bin/python3.12"
+    command = sys.executable, "tools/set_up.py", "--dev"
+    result = set_up_with(checkout, {python.name: script}, *command, PYTHON=str(python))
+    assert result.stdout.endswith("tools/set_up.py --dev\n"), result
+
+
 @pytest.fixture
 def pretended(monkeypatch, checkout):
     """Set-up in a checkout, with a list of what it would do instead of doing it."""

@@ -9,6 +9,7 @@ from repository_check import WARNING
 CASES = {
     # versions
     "no_version": ("error: no folder for a version", model(GOOD, {"readme.txt": ""})),
+    "nothing": ("error: no folder for a version", model(None, {"readme.txt": ""})),
     ".hidden": ("error: no folder for a version", model(None, {"a.ipynb": ""})),
     "named_version": (
         "error: no folder for a version",

@@ -1,5 +1,6 @@
 """Rules about the model file: whether it is there, and what its first look shows."""
 
+import numpy as np
 import pytest
 from case_models import (
     DOUBLE,
@@ -54,6 +55,16 @@ CASES = {
     "lost_weights": (
         "error: weights that are said to be in model.onnx.data",
         model(GOOD, {"1/model.onnx": onnx_file(external="model.onnx.data")}),
+    ),
+    "weights_beside": (
+        None,
+        model(
+            GOOD,
+            {
+                "1/model.onnx": onnx_file(external="model.onnx.data"),
+                "1/model.onnx.data": np.full(4, 2, np.float32).tobytes(),
+            },
+        ),
     ),
     "new_opset": (
         "error: opset 27",

@@ -139,6 +139,15 @@ CASES = {
         "error: dims [-1] for 'x'",
         model(GOOD + WARM.replace("[ 4 ] zero", "[ -1 ] zero")),
     ),
+    "warm_dims_of_0": (
+        None,
+        (
+            (PYTHON + WARM)
+            .replace("FP32 dims: [ 4 ] }", "FP32 dims: [ -1 ] }")
+            .replace("[ 4 ] zero", "[ 0 ] zero"),
+            {"1/model.py": MODEL_PY},
+        ),
+    ),
     "warm_type": (
         "error: TYPE_FP16 for 'x'",
         model(GOOD + WARM.replace("FP32", "FP16")),

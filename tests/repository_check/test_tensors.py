@@ -70,6 +70,20 @@ CASES = {
             + FREE_Y
         ),
     ),
+    "reshape_free": (
+        "error: [-1, 2] for dims [-1, 4]",
+        (
+            PYTHON.replace("[ 4 ]", "[ -1, 4 ] reshape { shape: [ -1, 2 ] }", 1),
+            {"1/model.py": MODEL_PY},
+        ),
+    ),
+    "reshaped_free": (
+        None,
+        (
+            PYTHON.replace("[ 4 ]", "[ -1, 4 ] reshape { shape: [ -1, 2, 2 ] }", 1),
+            {"1/model.py": MODEL_PY},
+        ),
+    ),
     "reshaped": (
         None,
         model(HEAD + X.replace("[ 4 ]", "[ 2, 2 ] reshape { shape: [ 4 ] }") + Y),

@@ -338,3 +338,12 @@ def test_a_reshape_is_what_the_file_is_compared_with(
             continue
         with pytest.raises(FakeModelError, match="tensor 'x'"):
             backend.check(config, session)
+
+
+def test_a_config_may_leave_out_an_output(load_backend, tmp_path):
+    backend = load_backend("onnxruntime")
+    nodes = [helper.make_node("Add", ["x", "x"], [name]) for name in "yz"]
+    outputs = [(name, ["batch", 4]) for name in "yz"]
+    onnx.save(make_model(nodes, [("x", ["batch", 4])], outputs), tmp_path / "m.onnx")
+    session = backend.open_session(tmp_path / "m.onnx", {})
+    backend.check(read_config(HEAD + X + Y), session)
