@@ -455,6 +455,7 @@ def test_the_memory_grows_and_is_given_back(load, cuda):
         np.testing.assert_array_equal(answer["sum"], a + a[::-1])
         assert len(cuda.memory["GPU"]) == 4 and len(cuda.memory["host"]) == 2
     model.finalize()
+    model.finalize()  # a second time does nothing
     assert cuda.memory == {"GPU": {}, "host": {}} and not cuda.streams
 
 
