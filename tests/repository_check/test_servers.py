@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import onnx
 import pytest
-from case_models import DOUBLE, GOOD, model, write_models
+from case_models import DOUBLE, GOOD, SERVER, model, write_models
 
 import repository_check
 from repository_check import servers
@@ -21,6 +21,19 @@ def test_a_server_sees_the_gpus_of_this_machine(monkeypatch, kind):
     monkeypatch.setattr(servers, "gpu_count", lambda: 2)
     assert repository_check.server_features(kind).gpus == 2
     assert repository_check.server_features("any").gpus is None
+
+
+@pytest.mark.parametrize("gpus", [0, 1, 8])
+def test_the_gpus_of_this_machine_matter_where_they_are_asked_for_alone(
+    tmp_path, monkeypatch, gpus
+):
+    """So the tests that check for ``SERVER`` hold on a machine with any number."""
+    monkeypatch.setattr(servers, "gpu_count", lambda: gpus)
+    write_models(tmp_path, {"m": model(GOOD + "instance_group { kind: KIND_GPU }\n")})
+    assert len(repository_check.check(tmp_path, server=SERVER)) == 1
+    assert not repository_check.check(tmp_path)
+    here = repository_check.server_features("embedded")
+    assert len(repository_check.check(tmp_path, server=here)) == (gpus == 0)
 
 
 def test_gpus_are_counted_where_the_driver_works(monkeypatch):

@@ -4,6 +4,7 @@ import urllib.request
 
 import numpy as np
 import pytest
+import tritonclient.http as httpclient
 
 import embedded_triton
 from conftest import DOUBLE, ask_to_double, started
@@ -58,6 +59,8 @@ def test_a_server_that_says_nothing_is_not_waited_for(monkeypatch):
 def test_serve_loads_a_model_into_a_server_elsewhere(monkeypatch, make_repository):
     repository = make_repository({"double": DOUBLE})
     with started(repository, models=[]) as elsewhere:
+        with httpclient.InferenceServerClient(elsewhere.http) as client:
+            assert not client.is_model_ready("double")
         monkeypatch.setenv("TUTORIAL_TRITON", elsewhere.http)
         served = embedded_triton.serve(["double"])
         x = np.ones((1, 4), np.float32)
