@@ -3,6 +3,7 @@
 import time
 
 import numpy as np
+import psutil
 import pytest
 
 import embedded_triton
@@ -218,10 +219,24 @@ def test_an_interrupted_measurement_ends_perf_analyzer(no_perf_analyzer, monkeyp
         def update(self, n=1):
             raise KeyboardInterrupt
 
-    no_perf_analyzer.write_text("#!/bin/sh\necho Perf Analyzer\n[ $2 ] && sleep 20\n")
+    file = no_perf_analyzer.with_suffix(".pid")
+    no_perf_analyzer.write_text(
+        f"#!/bin/sh\necho Perf Analyzer\n[ $2 ] && echo $$ > {file} && exec sleep 60\n"
+    )
     no_perf_analyzer.chmod(0o755)
     monkeypatch.setattr(perf_analyzer, "tqdm", Interrupted)
-    begin = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         perf_analyzer.measure(NOBODY, "m")
-    assert time.monotonic() - begin < 15
+    deadline = time.monotonic() + 20
+    while not is_gone(file):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_gone(file):
+    """Whether the process whose number is in a file has ended."""
+    try:
+        process = psutil.Process(int(file.read_text()))
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
