@@ -25,6 +25,14 @@ def test_a_models_folder_is_told_from_a_repository(tmp_path):
     assert finding.found == "a model's folder"
 
 
+def test_a_repository_may_hold_a_model_called_7_or_a_config_of_nobody(tmp_path):
+    write_models(tmp_path, {"7": model(GOOD), "good": model(GOOD)})
+    assert not repository_check.check(tmp_path)
+    (tmp_path / "7").rename(tmp_path / "seven")
+    (tmp_path / "config.pbtxt").write_text(GOOD)
+    assert not repository_check.check(tmp_path)
+
+
 def test_the_models_of_an_ensemble_are_checked_with_it(tmp_path):
     models = {"all": ensemble(step("part")), "part": model("max_batch: 8\n")}
     write_models(tmp_path, {**models, "other": model("max_batch: 8\n")})

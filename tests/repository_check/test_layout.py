@@ -40,6 +40,10 @@ CASES = {
         None,
         model(GOOD, {"1/model.onnx": "an old format", "2/model.onnx": DOUBLE}),
     ),
+    "tenth_version": (
+        None,
+        model(GOOD, {"9/model.onnx": "an old format", "10/model.onnx": DOUBLE}),
+    ),
     "policy_all": (None, model(GOOD + "version_policy { all { } }\n")),
     # names and backends
     "no_config_no_file": ("error: no backend", model(None, {"1/model.bin": "x"})),

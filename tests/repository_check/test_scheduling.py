@@ -123,6 +123,13 @@ CASES = {
             {"1/model.py": MODEL_PY, "warmup/x.raw": b"\0" * 8},
         ),
     ),
+    "warm_short_table": (  # eight values take 32 bytes
+        "error: 24 bytes in x.raw",
+        (
+            (PYTHON + FROM_FILE).replace("[ 4 ]", "[ 2, 4 ]"),
+            {"1/model.py": MODEL_PY, "warmup/x.raw": b"\0" * 24},
+        ),
+    ),
     "warm_key": (
         "error: the inputs q",
         model(GOOD + WARM.replace('key: "x"', 'key: "q"')),

@@ -1,5 +1,6 @@
 """What a server can do, as far as that decides what it accepts."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import onnx
@@ -16,10 +17,14 @@ def test_each_kind_of_server_can_be_checked_for(tmp_path, kind):
     repository_check.check(tmp_path, ["good"], repository_check.server_features(kind))
 
 
-@pytest.mark.parametrize("kind", ["embedded", "container"])
-def test_a_server_sees_the_gpus_of_this_machine(monkeypatch, kind):
+@pytest.mark.parametrize(
+    ("kind", "features"),
+    [("embedded", servers.EMBEDDED), ("container", servers.CONTAINER)],
+)
+def test_a_server_sees_the_gpus_of_this_machine(monkeypatch, kind, features):
     monkeypatch.setattr(servers, "gpu_count", lambda: 2)
-    assert repository_check.server_features(kind).gpus == 2
+    expected = dataclasses.replace(features, gpus=2)
+    assert repository_check.server_features(kind) == expected
     assert repository_check.server_features("any").gpus is None
 
 

@@ -148,6 +148,10 @@ CASES = {
         "warning: 2 labels",
         model(LABELS, {"1/model.onnx": DOUBLE, "labels.txt": "a\nb\n"}),
     ),
+    "many_labels": (
+        "warning: 5 labels",
+        model(LABELS, {"1/model.onnx": DOUBLE, "labels.txt": "a\nb\nc\nd\ne\n"}),
+    ),
     "labels_of_a_column": (
         None,
         model(

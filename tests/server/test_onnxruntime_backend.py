@@ -349,3 +349,14 @@ def test_a_config_may_leave_out_an_output(load_backend, tmp_path):
     onnx.save(make_model(nodes, [("x", ["batch", 4])], outputs), tmp_path / "m.onnx")
     session = backend.open_session(tmp_path / "m.onnx", {})
     backend.check(read_config(HEAD + X + Y), session)
+
+
+def test_a_config_may_fix_a_free_size_of_an_input_alone(load_backend, tmp_path):
+    backend = load_backend("onnxruntime")
+    free = ["batch", "n"]
+    node = helper.make_node("Neg", ["x"], ["y"])
+    onnx.save(make_model([node], [("x", free)], [("y", free)]), tmp_path / "m.onnx")
+    session = backend.open_session(tmp_path / "m.onnx", {})
+    backend.check(read_config(HEAD + X + Y.replace("[ 4 ]", "[ -1 ]")), session)
+    with pytest.raises(FakeModelError, match="tensor 'y'"):
+        backend.check(read_config(HEAD + X + Y), session)

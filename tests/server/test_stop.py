@@ -254,6 +254,15 @@ def test_a_stop_is_a_sigterm(tmp_path):
     assert supervisor.returncode == 5
 
 
+def test_what_the_server_has_started_ends_with_it(tmp_path):
+    log = tmp_path / "log"
+    command = ["sh", "-c", "sleep 600 & echo $!"]
+    supervisor = start_supervised("triton-held-", command, log)
+    assert supervisor.wait(timeout=20) == 0
+    supervisor.stdin.close()
+    assert wait_until(lambda: is_gone(int(log.read_text())))
+
+
 IMPATIENT = """
 import sys
 from embedded_triton import supervisor

@@ -480,3 +480,10 @@ NUMPY = {"FLOAT": "f4", "HALF": "f2", "INT8": "i1", "UINT8": "u1", "INT32": "i4"
 def test_each_type_is_that_of_numpy(cuda, kind, dtype):
     plan = json.dumps({**PLAN, "type": kind}).encode()
     assert Engine(plan, sys.modules["tensorrt"]).dtypes["a"] == np.dtype(dtype)
+
+
+def test_outputs_have_the_type_of_the_engine(cuda):
+    plan = json.dumps({**PLAN, "type": "INT32"}).encode()
+    with Engine(plan, sys.modules["tensorrt"]) as engine:
+        found = engine.run({"a": np.ones((1, 4), "i4"), "b": np.ones((1, 4), "i4")})
+    assert {x.dtype for x in found.values()} == {np.dtype("i4")}
