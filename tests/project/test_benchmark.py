@@ -50,3 +50,10 @@ def test_one_picture_is_timed_in_milliseconds_by_each_way(monkeypatch, tmp_path)
     assert {*times} == {"in this process", *benchmark.WAYS}
     assert {len(x) for x in times.values()} == {4}
     assert min(times["in this process"]) >= 20
+
+
+def test_images_a_second_are_those_of_the_time_that_they_took(monkeypatch):
+    monkeypatch.setattr(benchmark.perf_analyzer, "WINDOW", 0.1)
+    monkeypatch.setattr(benchmark, "PAUSE", 0)
+    session = SimpleNamespace(run=lambda *arguments: time.sleep(0.02))
+    assert 0 < benchmark.measure_in_process(session, None) <= 1 / 0.02

@@ -11,6 +11,7 @@ import threading
 import time
 import urllib.parse
 import urllib.request
+import zipfile
 from pathlib import Path
 
 import kubernetes.client
@@ -217,6 +218,26 @@ class V1Thing(object):
     fields = {"firstName": "str", "sizes": "list[int]"}
     expected = {"fields": fields, "required": ["firstName"]}
     assert read_kserve_models.read(source) == ("V1Thing", expected)
+
+
+def write_kserve_model(wheel, name, file, **fields):
+    attributes = {x: x for x in fields}
+    source = f"class {name}:\n    openapi_types = {fields}\n"
+    source += f"    attribute_map = {attributes}\n"
+    wheel.writestr(f"kserve/models/{file}.py", source)
+
+
+def test_the_models_that_a_service_can_hold_are_read(monkeypatch, tmp_path):
+    (tmp_path / "tests/data").mkdir(parents=True)
+    monkeypatch.setattr(read_kserve_models, "__file__", str(tmp_path / "tools/x.py"))
+    with zipfile.ZipFile(tmp_path / "kserve.whl", "w") as wheel:
+        root = "V1beta1InferenceService"
+        write_kserve_model(wheel, root, "v1beta1_service", spec="list[V1beta1Spec]")
+        write_kserve_model(wheel, "V1beta1Spec", "v1beta1_spec", age="int")
+        write_kserve_model(wheel, "V1beta1Other", "v1beta1_other", age="int")
+    read_kserve_models.main(tmp_path / "kserve.whl")
+    found = json.loads((tmp_path / "tests/data/kserve_models.json").read_text())
+    assert [*found["models"]] == [root, "V1beta1Spec"]
 
 
 # ----------------------------------------------------------------- cross-checks

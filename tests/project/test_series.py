@@ -13,7 +13,7 @@ import pytest
 import torch
 import torchvision
 import tritonclient.grpc as grpcclient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
 import embedded_triton
 from conftest import started
@@ -178,6 +178,14 @@ def test_a_failing_notebook_names_its_cell_and_error(checkout):
     assert "01_fail.ipynb failed in the cell" in result.stderr
     assert "wanted / 0" in result.stderr
     assert "ZeroDivisionError: division by zero" in result.stderr
+
+
+def test_a_cell_that_does_not_end_is_given_up(monkeypatch, tmp_path):
+    monkeypatch.setattr(series, "CELL_TIMEOUT", 1)
+    monkeypatch.setattr(series, "EXECUTED", tmp_path)
+    write_lesson(tmp_path, "01_wait.ipynb", "import time; time.sleep(15)")
+    with pytest.raises(CellTimeoutError):
+        series.execute(tmp_path / "notebooks/01_wait.ipynb")
 
 
 ON_A_MAC = """\

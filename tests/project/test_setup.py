@@ -340,6 +340,15 @@ def test_set_up_goes_on_in_the_python_that_it_found(checkout):
     assert result.stdout.endswith("tools/set_up.py --dev\n"), result
 
 
+def test_a_python_that_hangs_is_none(monkeypatch):
+    def hang(command, timeout=None, **options):
+        assert timeout, "this would wait for ever"
+        raise subprocess.TimeoutExpired(command, timeout)
+
+    monkeypatch.setattr(set_up.subprocess, "run", hang)
+    assert set_up.ask_python("python3") == (None, None)
+
+
 @pytest.fixture
 def pretended(monkeypatch, checkout):
     """Set-up in a checkout, with a list of what it would do instead of doing it."""

@@ -56,6 +56,7 @@ BY_THE_BACKEND = {
     *("wrong_dims", "wrong_type", "wrong_output", "wrong_input", "extra_input"),
     *("missing_input", "input_twice", "batch_in_dims", "fixed_batch", "page"),
     *("wrong_inputs_alone", "half_a_file", "empty_file", "other_file", "no_file"),
+    "axis_too_many",
 }
 
 # Asked of one server that has to live through all of them.

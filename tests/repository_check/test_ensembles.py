@@ -58,6 +58,10 @@ CASES = {
         "error: TYPE_FP16 for 'x', TYPE_FP32 for good's 'x'",
         ensemble(step(), x=X.replace("FP32", "FP16")),
     ),
+    "ensemble_no_type": (
+        "error: no data_type",
+        ensemble(step(), x=X.replace("data_type: TYPE_FP32 ", "")),
+    ),
     "ensemble_shape": (
         "error: [-1, 5] for 'x', [-1, 4] for good's 'x'",
         ensemble(step(), x=X.replace("[ 4 ]", "[ 5 ]")),

@@ -62,6 +62,10 @@ CASES = {
     ),
     "no_name": ("error: no name", model(HEAD + X.replace('name: "x" ', "") + Y)),
     "output_twice": ('warning: "y" 2 times', model(HEAD + X + Y + Y)),
+    "axis_too_many": (
+        "error: [4, 2], expected [4] (without the batch)",
+        model(HEAD + X.replace("[ 4 ]", "[ 4, 2 ]") + Y),
+    ),
     "reshape": (
         "error: [1, 4] for dims [5]",
         model(
