@@ -107,7 +107,7 @@ class Hesitant(BaseHTTPRequestHandler):
 @needs_haproxy
 def test_waits_for_the_first_health_check():
     with ThreadingHTTPServer(("127.0.0.1", 0), Hesitant) as site:
-        threading.Thread(target=site.serve_forever).start()
+        threading.Thread(target=site.serve_forever, daemon=True).start()
         address = f"127.0.0.1:{site.server_port}"
         text = config(address).replace("200ms", "1s")  # begun one after the other
         with balancer.start(f"{text}    server r1 {address}\n") as front:

@@ -165,7 +165,7 @@ def test_an_image_comes_from_a_url_or_an_error_says_why(tmp_path):
     (tmp_path / "page.png").write_text("<html>log in first</html>")
     handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as site:
-        Thread(target=site.serve_forever).start()
+        Thread(target=site.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{site.server_port}"
         found = images.read(f"{url}/cat.png")
         assert np.array_equal(found, images.read(images.sample("chelsea")))
@@ -199,7 +199,7 @@ class Sender(BaseHTTPRequestHandler):
 def test_a_download_ends_at_a_limit_and_is_not_cut(monkeypatch):
     monkeypatch.setattr(images, "MAX_DOWNLOAD", 1_000_000)
     with ThreadingHTTPServer(("127.0.0.1", 0), Sender) as site:
-        Thread(target=site.serve_forever).start()
+        Thread(target=site.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{site.server_port}"
         for path in "1000001of1000001", "1000001of0":
             with pytest.raises(ValueError, match="is larger than 1 MB"):

@@ -625,6 +625,12 @@ def test_the_script_wants_its_tensors_in_the_memory_of_the_cpu(load_model):
     ]
 
 
+def test_logits_of_any_size_become_probabilities(load_model):
+    model, _ = load_script(load_model, {})
+    first, second, third = model.best(np.float32([900, 901, -900]))
+    assert (first[:7], second[:7], third[:7]) == (b"0.73:1:", b"0.27:0:", b"0.00:2:")
+
+
 @pytest.mark.parametrize(
     "words, code",
     [

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tritonclient.utils import shared_memory
 
 import repository_check
 from conftest import started
@@ -50,6 +51,28 @@ def test_one_picture_is_timed_in_milliseconds_by_each_way(monkeypatch, tmp_path)
     assert {*times} == {"in this process", *benchmark.WAYS}
     assert {len(x) for x in times.values()} == {4}
     assert min(times["in this process"]) >= 20
+    assert not shared_memory.mapped_shared_memory_regions()
+
+
+def test_each_candidate_is_measured_under_its_name(monkeypatch):
+    asked = []
+
+    def measure(server, model, **options):
+        asked.append((model, *options.values()))
+        return {"images/s": len(asked)}
+
+    monkeypatch.setattr(benchmark, "measure_in_process", lambda *arguments: 0)
+    monkeypatch.setattr(benchmark.perf_analyzer, "measure", measure)
+    found = benchmark.measure_throughput(None, None, None, rounds=2)
+    assert {name: asked[x[0] - 1] for name, x in found.items() if any(x)} == {
+        "gRPC, 4 under way": ("resnet50", 4),
+        "gRPC, shared memory, 4 under way": ("resnet50", 4, "system"),
+        "batcher off, 8 under way": ("unbatched", 8),
+        "batcher on, 8 under way": ("resnet50", 8),
+        "nothing, gRPC, 4 under way": ("nothing", 4),
+    }
+    assert found["in this process"] == [0, 0]
+    assert found["gRPC, 4 under way"] == [1, 6]  # they take turns
 
 
 def test_images_a_second_are_those_of_the_time_that_they_took(monkeypatch):

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import onnx
 import onnxruntime
@@ -16,6 +17,7 @@ import yaml
 from onnx import helper
 from packaging.requirements import Requirement
 
+import embedded_triton
 from conftest import make_model
 from embedded_triton import packages, versions
 from embedded_triton.installation import BACKENDS_IN_PYTHON
@@ -394,6 +396,22 @@ def test_set_up_installs_what_changed_and_nothing_else(pretended, checkout):
     set_up.install(both)
     assert "--requirement requirements.txt" in pretended
     assert not [x for x in pretended if "venv" in x or "dev" in x]
+
+
+def test_set_up_brings_a_part_that_is_missing(pretended, checkout, monkeypatch):
+    set_up.install(set_up.READER)
+    pretended.clear()
+    monkeypatch.setattr(set_up, "find_python", lambda wanted: (sys.executable, []))
+    system = SimpleNamespace(PYTHONS=(), find_refusal=str, find_missing=list)
+    monkeypatch.setattr(set_up, "load_system", lambda: system)
+    monkeypatch.setattr(embedded_triton, "install", lambda: None)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.chdir(checkout)
+    added = "--requirement requirements-dev.txt"
+    for arguments, done in ([], []), (["--dev"], [added]):
+        monkeypatch.setattr(sys, "argv", ["set_up.py", *arguments])
+        set_up.main()
+        assert [x for x in pretended if "uv==" not in x] == done
 
 
 def test_an_interrupted_set_up_begins_again(pretended, monkeypatch):
