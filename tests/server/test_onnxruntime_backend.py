@@ -56,7 +56,10 @@ def test_refuses_a_file_that_is_not_onnx(make_repository, make_server):
 
 
 def test_completes_an_empty_config(make_repository, make_server):
-    client = make_server(make_repository({"double": ""}), ["double"])
+    texts = {"double": "", "one": "max_batch_size: 1\n"}
+    client = make_server(make_repository(texts), [*texts])
+    one = client.get_model_config("one").config
+    assert (one.max_batch_size, list(one.input[0].dims)) == (1, [4])
     config = client.get_model_config("double").config
     assert (config.backend, config.platform) == ("onnxruntime", "onnxruntime_onnx")
     assert config.max_batch_size == 4
