@@ -15,6 +15,7 @@ from case_models import (
 )
 
 import repository_check
+from repository_check.model_folder import ModelFolder
 
 CASES = {
     "empty_config": (None, model("")),
@@ -107,3 +108,14 @@ def test_numbers_that_no_enum_knows_give_no_traceback(tmp_path):
     text = PYTHON.replace("TYPE_FP32", "99") + "instance_group { kind: 9 }\n" + WARM
     write_models(tmp_path, {"m": (text, {"1/model.py": MODEL_PY})})
     repository_check.check(tmp_path, server=SERVER)
+
+
+def test_a_field_that_is_missing_has_the_line_of_what_should_hold_it(tmp_path):
+    warm_up = 'model_warmup [\n  { name: "w"\n    batch_size: 1 } ]\n'
+    write_models(tmp_path, {"m": model(GOOD + warm_up)})
+    folder = ModelFolder(tmp_path / "m", SERVER)
+    path = "model_warmup", 0, "inputs", 0, "value"
+    folder.add_error(*path, found="none", expected="one", fix="Write it")
+    (finding,) = folder.findings
+    assert finding.line == folder.lines["model_warmup", 0] == 6
+    assert finding.field == "model_warmup[0].inputs[0].value"

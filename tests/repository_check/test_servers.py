@@ -57,3 +57,18 @@ def test_only_the_operators_of_onnx_itself_have_a_highest_version():
     model = onnx.load_from_string(DOUBLE)
     model.opset_import.append(onnx.helper.make_opsetid("of.a.vendor", 99))
     assert not [*servers.find_too_new(model, servers.EMBEDDED)]
+
+
+def test_the_newest_that_a_server_reads_is_not_too_new():
+    model = onnx.load_from_string(DOUBLE)
+    highest = servers.EMBEDDED.opset, servers.EMBEDDED.ir_version
+    model.opset_import[0].version, model.ir_version = highest
+    assert not [*servers.find_too_new(model, servers.EMBEDDED)]
+    model.opset_import[0].version += 1
+    model.ir_version += 1
+    found = {
+        what: (is_, of)
+        for what, is_, of in servers.find_too_new(model, servers.EMBEDDED)
+    }
+    opset, version = highest
+    assert found == {"opset": (opset + 1, opset), "IR version": (version + 1, version)}

@@ -40,12 +40,16 @@ with_default.graph.input.append(
     helper.make_tensor_value_info("two", TensorProto.FLOAT, [4])
 )
 WITH_DEFAULT = with_default.SerializeToString()
+without_shape = onnx.load_from_string(DOUBLE)
+without_shape.graph.output[0].type.tensor_type.ClearField("shape")
+WITHOUT_SHAPE = without_shape.SerializeToString()
 LABEL_FILE = 'label_filename: "labels.txt"'
 LABELS = HEAD + X + Y.replace("[ 4 ]", f"[ 4 ] {LABEL_FILE}")
 
 CASES = {
     "good": (None, model(GOOD)),
     "no_config": (None, model(None)),
+    "no_shape_in_the_file": (None, model(GOOD, {"1/model.onnx": WITHOUT_SHAPE})),
     "two_inputs": (None, model(HEAD + X + X2 + Y, {"1/model.onnx": SUM})),
     "optional": (
         None,

@@ -47,7 +47,8 @@ def ask(client, model, name, value, kind):
 
 
 def test_every_one_of_500_requests_gets_its_own_answer(server, artifacts):
-    reference = np.load(artifacts / "reference.npz")
+    with np.load(artifacts / "reference.npz") as file:
+        reference = dict(file)  # the file is no place for several threads
     clients = [grpcclient.InferenceServerClient(server.grpc) for _ in range(CLIENTS)]
     images = read_metrics(server)["nv_inference_count"]
     stubs_before = stubs(server)

@@ -56,9 +56,11 @@ def test_refuses_a_file_that_is_not_onnx(make_repository, make_server):
 
 
 def test_completes_an_empty_config(make_repository, make_server):
-    configs = {"double": "", "single": "max_batch_size: 1\n"}
-    client = make_server(make_repository(configs), [*configs])
-    assert not client.get_model_config("single").config.HasField("dynamic_batching")
+    texts = {"double": "", "one": "max_batch_size: 1\n"}
+    client = make_server(make_repository(texts), [*texts])
+    one = client.get_model_config("one").config
+    assert (one.max_batch_size, list(one.input[0].dims)) == (1, [4])
+    assert not one.HasField("dynamic_batching")
     config = client.get_model_config("double").config
     assert (config.backend, config.platform) == ("onnxruntime", "onnxruntime_onnx")
     assert config.max_batch_size == 4

@@ -445,6 +445,7 @@ def test_a_tensor_in_the_gpus_memory_is_described_as_dlpack_has_it(load_backend,
     assert on_gpu.nbytes == array.nbytes
     interface = on_gpu.__cuda_array_interface__
     assert interface["data"][0] == array.ctypes.data
+    assert interface["version"] == 3  # of NVIDIA's interface: numba's documentation
 
 
 def test_the_memory_grows_and_is_given_back(load, cuda):
