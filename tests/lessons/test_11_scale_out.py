@@ -1,27 +1,28 @@
-"""The balancer comes up, gives reasons, never stays; the plan agrees with theory."""
+"""What the balancer passes and refuses, what a client repeats, and whether the plan
+agrees with theory."""
 
 import json
-import os
 import re
 import ssl
 import subprocess
 import urllib.error
 import urllib.request
-from types import SimpleNamespace
+from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import nbformat
 import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
+from tritonclient.grpc import service_pb2
+from tritonclient.utils import InferenceServerException
 
 import embedded_triton
 from conftest import taught
 from helpers import balancer, paths
 from tools import run_series
 
-LESSON = "11_scale_out"
-NOTEBOOK = paths.NOTEBOOKS / f"{LESSON}.ipynb"
-TOKEN = "a-long-secret"
+NOTEBOOK = paths.NOTEBOOKS / "11_scale_out.ipynb"
 
 
 def test_nothing_was_lost_in_the_recording():
@@ -87,152 +88,229 @@ def test_no_plan_for_a_promise_that_nobody_can_keep(planning):
             assert "takes 500 ms alone" in str(error)
 
 
-# --------------------------------------------------------------------- the door
+# ---------------------------------------------------------------------- the door
+
+
+GENERAL = taught("11_scale_out", "GENERAL = ")["GENERAL"]
+TOKEN = "a-token"
+
+
+def test_a_health_check_asks_whether_a_server_is_ready():
+    assert "option httpchk GET /v2/health/ready\n" in GENERAL
 
 
 @pytest.fixture(scope="module")
-def door(null_server, tmp_path_factory):
-    """The lesson's door in front of a server: its address, and the certificate."""
-    if not balancer.available():
+def door(server, tmp_path_factory):
+    """The notebook's door in front of one server; yields address and certificate."""
+    if not balancer.find_haproxy():
         pytest.skip("HAProxy is not installed: apt install haproxy")
-    ARTIFACTS = tmp_path_factory.mktemp("door")
-    made = taught(
-        LESSON,
-        "openssl req",
-        paths=SimpleNamespace(ARTIFACTS=ARTIFACTS),
-        subprocess=subprocess,
+    folder = tmp_path_factory.mktemp("door")
+    both, certificate = folder / "server.pem", folder / "server.crt"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
+    command += " -days 1 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
+    command = [*command.split(), "-keyout", both, "-out", certificate]
+    subprocess.run(command, check=True, capture_output=True)
+    both.write_text(certificate.read_text() + both.read_text())
+    https = f"127.0.0.1:{embedded_triton.free_ports(1)[0]}"
+    (source,) = (
+        cell.source
+        for cell in nbformat.read(NOTEBOOK, as_version=4).cells
+        if "DOOR = " in cell.source
     )
-    replicas = [null_server]
-    addresses = [f"127.0.0.1:{x}" for x in embedded_triton.free_ports(4)]
-    ports = SimpleNamespace(free_ports=lambda _: [x[10:] for x in addresses])
-    servers = taught(LESSON, "def servers(", replicas=replicas)["servers"]
-    backends = taught(LESSON, "BACKENDS = ", embedded_triton=ports, servers=servers)[
-        "BACKENDS"
-    ]
-    names = {"https": addresses[3], "both": made["both"], "os": os, "live": False}
-    config = taught(LESSON, "GENERAL = ")["GENERAL"]
-    config += taught(LESSON, "DOOR = ", **names)["DOOR"] + backends
+    names = {"https": https, "both": both}
+    exec(source.partition("token = ")[0], names)
+    check = f"check port {server.ports[0]}"
+    backends = (
+        f"backend http\n    server r0 {server.http} {check}\n"
+        f"backend grpc\n    server r0 {server.grpc} {check} proto h2 check-proto h1\n"
+    )
+    config = GENERAL + names["DOOR"] + backends
     with balancer.start(config, TOKEN=TOKEN):
-        yield addresses[3], made["certificate"]
+        yield https, certificate
 
 
-MODEL = "/v2/models/nothing"
-PASS = [
+MODEL = "/v2/models/classifier_onnx"
+PASSED = [
     "/v2",
     "/v2/health/live",
     "/v2/health/ready",
-    MODEL,
-    f"{MODEL}/ready",
-    f"{MODEL}/versions/1",
-    f"{MODEL}/versions/1/ready",
+    *(
+        f"{MODEL}{version}{what}"
+        for version in ("", "/versions/1", "/versions/12")
+        for what in ("", "/ready", "/infer", "/generate", "/generate_stream")
+    ),
+    "/v2/models/resnet-50.fp16/infer",  # a name that Triton allows
 ]
 REFUSED = [
-    f"{MODEL}/config",
-    f"{MODEL}/versions/1/config",
-    f"{MODEL}/stats",
-    f"{MODEL}/versions/1/stats",
-    "/v2/models/stats",
-    f"{MODEL}/trace/setting",
+    *(
+        f"{MODEL}{version}{what}"
+        for version in ("", "/versions/1")
+        for what in ("/config", "/stats", "/trace/setting", "/ready/", "/inferior")
+    ),
+    f"{MODEL}/versions",
+    f"{MODEL}/versions/one/infer",
+    "/v2/models/stats",  # of all models, though it looks like a model's metadata
+    "/v2/models",
+    "/v2/repository/index",
+    "/v2/repository/models/classifier_onnx/load",
+    "/v2/repository/models/classifier_onnx/unload",
+    "/v2/repository/s3/models/classifier_onnx/load",
+    *(
+        f"/v2/{kind}sharedmemory{region}/{what}"
+        for kind in ("system", "cuda")
+        for region in ("", "/region/pixels")
+        for what in ("status", "register", "unregister")
+    ),
     "/v2/trace/setting",
     "/v2/logging",
-    "/v2/repository/index",
-    "/v2/repository/models/nothing/load",
-    "/v2/repository/models/nothing/unload",
-    "/v2/systemsharedmemory/status",
-    "/v2/systemsharedmemory/region/mine/register",
-    "/v2/cudasharedmemory/status",
+    "/v2/health/live/../../repository/index",
+    f"{MODEL}%2fconfig",
+    f"/x{MODEL}/infer",
     "/metrics",
-    "//v2/models/nothing",
-    f"{MODEL}/",
-    f"{MODEL}/ready/../config",
-    "/v2/health/ready/../../models/nothing/config",
-    "/v2/models/nothing%2Fconfig",
+    "/",
 ]
 
 
-def get_status(door, path, token=TOKEN, data=None):
-    address, certificate = door
-    request = urllib.request.Request(
-        f"https://{address}{path}", data, {"Authorization": f"Bearer {token}"}
-    )
-    trust = ssl.create_default_context(cafile=certificate)
+def get_status(door, path, method="GET", token=TOKEN):
+    """HTTP status of a request at the door, whoever answers it."""
+    https, certificate = door
+    url = f"https://{https}{path}"
+    headers = {"Authorization": f"Bearer {token}"}
+    request = urllib.request.Request(url, method=method, headers=headers)
+    trusted = ssl.create_default_context(cafile=certificate)
     try:
-        with urllib.request.urlopen(request, context=trust, timeout=30) as answer:
+        with urllib.request.urlopen(request, context=trusted) as answer:
             return answer.status
     except urllib.error.HTTPError as error:
         return error.code
 
 
-@pytest.mark.server
-def test_the_door_lets_clients_ask_and_nobody_operate(door):
-    assert {path: get_status(door, path) for path in PASS} == dict.fromkeys(PASS, 200)
-    found = {
-        (path, data): get_status(door, path, data=data)
-        for path in REFUSED
-        for data in (None, b"{}")
+def test_the_door_passes_over_http_what_is_the_clients(door):
+    """The paths are those of Triton's http_server.cc; a path that passes may still be
+    refused by Triton, as a request without a body is, but never with a 403."""
+    assert get_status(door, MODEL) == get_status(door, f"{MODEL}/versions/1") == 200
+    assert get_status(door, f"{MODEL}/versions/1/ready") == 200
+    for method in "GET", "POST":
+        for path in PASSED:
+            assert get_status(door, path, method) not in (401, 403, 503), path
+        for path in REFUSED:
+            assert get_status(door, path, method) == 403, path
+
+
+def test_the_door_needs_the_token(door):
+    for token in "", "guess", TOKEN[:-1], f"{TOKEN}s":
+        assert get_status(door, "/v2/health/ready", token=token) == 401, token
+
+
+def test_the_door_passes_over_grpc_what_is_the_clients(door):
+    """Every method of the service; one that a later version adds is refused."""
+    https, certificate = door
+    service = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+    trusted = grpc.ssl_channel_credentials(certificate.read_bytes())
+    passed, refused = set(), set()
+    with grpc.secure_channel(https, trusted) as channel:
+        for method in service.methods:
+            ask = channel.unary_unary(f"/{service.full_name}/{method.name}")
+            known = [("authorization", f"Bearer {TOKEN}")]
+            code = grpc.StatusCode.OK
+            try:
+                ask(b"", metadata=known, timeout=10)
+            except grpc.RpcError as error:
+                code = error.code()
+            assert code is not grpc.StatusCode.UNAVAILABLE, method.name
+            denied = code is grpc.StatusCode.PERMISSION_DENIED
+            (refused if denied else passed).add(method.name)
+            with pytest.raises(grpc.RpcError) as failed:
+                ask(b"", timeout=10)
+            assert failed.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert passed == {
+        "ServerLive",
+        "ServerReady",
+        "ServerMetadata",
+        "ModelReady",
+        "ModelMetadata",
+        "ModelInfer",
+        "ModelStreamInfer",
     }
-    assert set(found.values()) == {403}, found
-    assert {get_status(door, path, "guess") for path in PASS + REFUSED} == {401}
-    tensor = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [0] * 4}
-    request = json.dumps({"inputs": [tensor]}).encode()
-    for path in MODEL, f"{MODEL}/versions/1":
-        assert get_status(door, f"{path}/infer", data=request) == 200
+    assert refused == {x.name for x in service.methods} - passed
 
 
-@pytest.mark.server
-def test_the_door_does_the_same_for_grpc(door):
-    address, certificate = door
-    client = grpcclient.InferenceServerClient(
-        address, ssl=True, root_certificates=str(certificate)
+# ------------------------------------------------------------------- the repeats
+
+
+@pytest.fixture
+def failing_server():
+    """A gRPC server that fails as often as its ``codes`` say, and then answers."""
+
+    class Server(grpc.GenericRpcHandler):
+        codes, asked = [], 0
+
+        def service(self, details):
+            return grpc.unary_unary_rpc_method_handler(self.answer)
+
+        def answer(self, request, context):
+            self.asked += 1
+            if self.codes:
+                context.abort(self.codes.pop(0), "lost")
+            return b""
+
+    handler = Server()
+    server = grpc.server(
+        ThreadPoolExecutor(2), options=[("grpc.max_receive_message_length", -1)]
     )
-    token = {"authorization": f"Bearer {TOKEN}"}
-    tensor = grpcclient.InferInput("x", [1, 4], "FP32")
-    tensor.set_data_from_numpy(np.zeros((1, 4), np.float32))
-
-    def status(call, *arguments, headers=token):
-        try:
-            call(*arguments, headers=headers)
-        except grpcclient.InferenceServerException as error:
-            return error.status().removeprefix("StatusCode.")
-
-    passes = {
-        client.is_server_live: (),
-        client.is_server_ready: (),
-        client.get_server_metadata: (),
-        client.is_model_ready: ("nothing",),
-        client.get_model_metadata: ("nothing",),
-        client.infer: ("nothing", [tensor]),
-    }
-    refused = {
-        client.get_model_config: ("nothing",),
-        client.get_inference_statistics: (),
-        client.get_model_repository_index: (),
-        client.load_model: ("nothing",),
-        client.unload_model: ("nothing",),
-        client.get_trace_settings: (),
-        client.update_trace_settings: (),
-        client.get_log_settings: (),
-        client.update_log_settings: ({"log_info": True},),
-        client.get_system_shared_memory_status: (),
-        client.register_system_shared_memory: ("mine", "/mine", 4),
-        client.unregister_system_shared_memory: (),
-        client.get_cuda_shared_memory_status: (),
-        client.unregister_cuda_shared_memory: (),
-    }
-    assert not any(status(call, *x) for call, x in passes.items())
-    answers = {call.__name__: status(call, *x) for call, x in refused.items()}
-    assert set(answers.values()) == {"PERMISSION_DENIED"}, answers
-    guess = {"authorization": "Bearer guess"}
-    unknown = {status(call, *x, headers=guess) for call, x in passes.items()}
-    assert unknown == {"UNAUTHENTICATED"}
-    answered = []
-    client.start_stream(lambda result, error: answered.append(error), headers=token)
-    client.async_stream_infer("nothing", [tensor])
-    client.stop_stream()
-    assert answered == [None]
-    client.close()
+    server.add_generic_rpc_handlers([handler])
+    handler.url = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    yield handler
+    server.stop(None)
 
 
-def test_the_balancer_of_the_lesson_asks_ready():
-    config = taught(LESSON, "GENERAL = ")["GENERAL"]
-    assert "option httpchk GET /v2/health/ready\n" in config
+def infer(client, side=224):
+    tensor = grpcclient.InferInput("input", [1, 3, side, side], "FP32")
+    tensor.set_data_from_numpy(np.zeros(tensor.shape(), np.float32))
+    return client.infer("classifier", [tensor])
+
+
+@pytest.fixture(scope="module")
+def connect():
+    names = taught("11_scale_out", "class Client(")
+    return taught("11_scale_out", "def connect(", **names)["connect"]
+
+
+LOST, BROKEN = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("codes", "asked"), [([LOST] * 4, 5), ([BROKEN], 2), ([LOST, BROKEN, LOST], 4)]
+)
+def test_what_was_lost_is_asked_again(connect, failing_server, codes, asked):
+    failing_server.codes = list(codes)
+    with connect(failing_server.url) as client:
+        infer(client)
+    assert failing_server.asked == asked
+
+
+@pytest.mark.parametrize(
+    ("codes", "asked"),
+    [
+        ([LOST] * 5, 5),  # attempts are few: repeats add to an overload
+        ([BROKEN] * 2, 2),
+        ([grpc.StatusCode.INVALID_ARGUMENT], 1),  # asking again would not help
+    ],
+)
+def test_what_fails_again_is_an_error(connect, failing_server, codes, asked):
+    failing_server.codes = list(codes)
+    with connect(failing_server.url) as client:
+        with pytest.raises(InferenceServerException, match="lost"):
+            infer(client)
+    assert failing_server.asked == asked
+
+
+def test_a_request_above_the_limit_is_sent_once(connect, failing_server):
+    failing_server.codes = [LOST]
+    with connect(failing_server.url, largest_request=256 * 1024) as client:
+        with pytest.raises(InferenceServerException, match="lost"):
+            infer(client)
+    assert failing_server.asked == 1
+    with connect(failing_server.url) as client:  # 19 MB: no limit of a message's size
+        infer(client, 1260)

@@ -12,19 +12,23 @@ import time
 import urllib.parse
 import urllib.request
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import kubernetes.client
 import numpy as np
 import onnxruntime as ort
+import psutil
 import pytest
 import tritonclient.grpc as grpcclient
 import yaml
 
 import embedded_triton
+from conftest import NULL_CONFIG, started, taught
 from embedded_triton import commands, versions
 from embedded_triton.supervisor import start_supervised
 from helpers import load_client, metrics, paths
+from helpers.null_model import write_null_model
 from tools import read_kserve_models
 
 DEPLOY = paths.ROOT / "deploy"
@@ -196,7 +200,6 @@ def test_manifests_fit_kserve(file):
         ("storageUri:", "storageURI:", "no field storageURI"),
         ("minReplicas: 2", "minReplicas: two", "found 'two', expected"),
         ("modelFormat:", "modelFormats:", "no field modelFormats"),
-        ("failureThreshold: 2", "failures: 2", "failures"),  # a type of Kubernetes
     ],
 )
 def test_a_wrong_inference_service_does_not(right, wrong, message):
@@ -204,6 +207,12 @@ def test_a_wrong_inference_service_does_not(right, wrong, message):
     assert right in text
     with pytest.raises(ValueError, match=message):
         check_kserve_manifest(text.replace(right, wrong, 1))
+
+
+def test_a_wrong_probe_of_a_runtime_does_not():  # a type of Kubernetes in KServe's
+    text = (DEPLOY / "kserve/runtime.yaml").read_text()
+    with pytest.raises(ValueError, match="failures"):
+        check_kserve_manifest(text.replace("failureThreshold: 2", "failures: 2", 1))
 
 
 def test_the_schema_is_read_out_of_a_model_of_kserves_package():
@@ -275,29 +284,51 @@ def test_compose_publishes_on_the_loopback_address_only():
     assert "network_mode" not in COMPOSE[0].read_text()
 
 
-def test_compose_waits_longer_than_triton(server):
+def test_compose_waits_longer_than_triton():
     triton = yaml.safe_load(COMPOSE[0].read_text())["services"]["triton"]
     timeout = int(option(triton["command"], "exit-timeout-secs"))
     assert timeout < seconds(triton["stop_grace_period"])
+
+
+def test_compose_serves_the_repository_which_nobody_in_it_can_change():
+    triton = yaml.safe_load(COMPOSE[0].read_text())["services"]["triton"]
     assert option(triton["command"], "load-model") == "classifier_onnx"
-    url = urllib.parse.urlsplit(triton["healthcheck"]["test"][-1])
-    assert url.netloc in triton["ports"][0]
-    answers(server, url.path)
-    mounted = triton["volumes"][0].split(":")[0]
+    mounted, inside, mode = triton["volumes"][0].split(":")
     assert (DEPLOY / mounted).resolve() == paths.MODEL_REPOSITORY
+    assert option(triton["command"], "model-repository") == inside
+    assert mode == "ro"
+    assert triton["security_opt"] == ["no-new-privileges:true"]
+    assert triton["shm_size"] == "1gb"
+
+
+def test_compose_starts_again_what_ended_and_waits_for_a_ready_server():
+    services = yaml.safe_load(COMPOSE[0].read_text())["services"]
+    assert {x["restart"] for x in services.values()} == {"unless-stopped"}
+    waits = services["prometheus"]["depends_on"]["triton"]
+    assert waits == {"condition": "service_healthy"}
+    check = services["triton"]["healthcheck"]
+    assert seconds(check["start_period"]) >= 60  # loading is no failure
+    assert seconds(check["timeout"]) < seconds(check["interval"])
 
 
 def test_compose_only_adds_to_what_is_there():
     first, second = (yaml.safe_load(x.read_text())["services"] for x in COMPOSE)
     assert set(second) <= set(first)
+    reserved = second["triton"]["deploy"]["resources"]["reservations"]["devices"]
+    assert reserved == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
 
 
-def test_prometheus_reads_the_server_of_compose():
-    (job,) = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())["scrape_configs"]
+def test_prometheus_reads_the_server_of_compose(server):
+    config = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())
+    (job,) = config["scrape_configs"]
     services = yaml.safe_load(COMPOSE[0].read_text())["services"]
     (target,) = job["static_configs"][0]["targets"]
     host, port = target.split(":")
+    assert port == "8002"  # Triton's metrics; 8000 would be its HTTP endpoint
     assert f"127.0.0.1:{port}:{port}" in services[host]["ports"]
+    answers(server, job["metrics_path"], "metrics")
+    # The adapter's rates are over one minute: a few readings have to be in it.
+    assert seconds(config["global"]["scrape_interval"]) <= 15
     mounted = services["prometheus"]["volumes"][0].split(":")[0]
     assert (DEPLOY / mounted).exists()
 
@@ -328,87 +359,142 @@ def test_ports_match(cluster, container, deployment, server):
     }.items():
         assert ports[port["targetPort"]] == port["port"], name
     annotations = deployment["template"]["metadata"]["annotations"]
+    assert annotations["prometheus.io/scrape"] == "true"
     assert annotations["prometheus.io/port"] == str(ports["metrics"])
     answers(server, annotations["prometheus.io/path"], "metrics")
 
 
-LIVE, READY = "/v2/health/live", "/v2/health/ready"
+@pytest.mark.server
+def test_no_request_is_lost_when_connections_end(tmp_path):
+    """With a client that repeats: without, some of 600 kB are, in the long run."""
+    config = NULL_CONFIG.replace("dims: [ 4 ]", "dims: [ 150528 ]")
+    write_null_model(tmp_path, "nothing", config)
+    connect = taught("11_scale_out", "class Client(")
+    connect = taught("11_scale_out", "def connect(", **connect)["connect"]
+    tensor = grpcclient.InferInput("x", [1, 150528], "FP32")
+    tensor.set_data_from_numpy(np.zeros(tensor.shape(), np.float32))
+    with started(tmp_path, arguments=["--grpc-max-connection-age=300"]) as server:
+        port = int(server.grpc.split(":")[1])
+        ends, end = set(), time.monotonic() + 2
+
+        def ask_until_the_end(_):
+            while time.monotonic() < end:
+                client.infer("nothing", [tensor])
+                ends.update(
+                    x.laddr.port
+                    for x in psutil.Process().net_connections("tcp")
+                    if x.raddr and x.raddr.port == port
+                )
+
+        with connect(server.grpc) as client, ThreadPoolExecutor(4) as pool:
+            list(pool.map(ask_until_the_end, range(4)))
+    assert len(ends) > 1  # connections did end
 
 
-def test_who_sends_requests_asks_ready_and_who_restarts_asks_live(
-    container, predictor, server
+READY, LIVE = "/v2/health/ready", "/v2/health/live"
+
+
+@pytest.mark.parametrize("where", ["kubernetes", "kserve"])
+def test_requests_go_to_who_is_ready_and_who_is_not_live_is_restarted(
+    where, container, runtime, predictor
 ):
-    probes = {x: container[f"{x}Probe"] for x in ("startup", "readiness", "liveness")}
-    probed = {name: probe["httpGet"]["path"] for name, probe in probes.items()}
-    assert probed == {"startup": READY, "readiness": READY, "liveness": LIVE}
-    assert {probe["httpGet"]["port"] for probe in probes.values()} == {"http"}
-    assert predictor["model"]["readinessProbe"]["httpGet"]["path"] == READY
-    (job,) = yaml.safe_load(COMPOSE[0].read_text())["services"]["triton"][
-        "healthcheck"
-    ]["test"][-1:]
-    assert urllib.parse.urlsplit(job).path == READY
-    for path in LIVE, READY:
-        answers(server, path)
+    """Live in place of ready sends requests to a pod without models; the other way
+    round, a pod that loads a model or is taken out is killed."""
+    pod, port = container, "http"
+    if where == "kserve":
+        (pod,), port = runtime["containers"], 8080
+        assert not [x for x in predictor["model"] if x.endswith("Probe")]  # merged
+    probes = {x: pod[f"{x}Probe"] for x in ("startup", "readiness", "liveness")}
+    asked = {name: probe["httpGet"] for name, probe in probes.items()}
+    assert asked == {
+        "startup": {"path": READY, "port": port},
+        "readiness": {"path": READY, "port": port},
+        "liveness": {"path": LIVE, "port": port},
+    }
+    patience = {
+        name: probe["periodSeconds"] * probe["failureThreshold"]
+        for name, probe in probes.items()
+    }
+    assert patience["readiness"] <= 10 < 20 <= patience["liveness"]
+    assert patience["startup"] >= 120  # download, load and warm-up
+
+
+def test_compose_calls_a_server_healthy_that_is_ready():
+    triton = yaml.safe_load(COMPOSE[0].read_text())["services"]["triton"]
+    *command, url = triton["healthcheck"]["test"]
+    assert command == ["CMD", "curl", "--fail", "--silent"]  # --fail: 400 is an error
+    assert url == f"http://127.0.0.1:8000{READY}"
+
+
+def test_the_server_answers_the_paths_of_the_probes(server):
+    answers(server, READY)
+    answers(server, LIVE)
     with pytest.raises(urllib.error.HTTPError):
         answers(server, "/v2/health/readyness")
-
-
-def test_a_pod_is_not_restarted_before_it_has_loaded_or_because_it_is_busy(container):
-    startup, liveness = container["startupProbe"], container["livenessProbe"]
-    assert startup["periodSeconds"] * startup["failureThreshold"] >= 120
-    assert liveness["periodSeconds"] * liveness["failureThreshold"] >= 30
-    assert liveness["timeoutSeconds"] > 1  # the default
-
-
-def test_a_new_pod_comes_before_an_old_one_goes(deployment):
-    assert deployment["strategy"]["rollingUpdate"] == {
-        "maxSurge": 1,
-        "maxUnavailable": 0,
-    }
-
-
-def test_a_pod_has_no_more_rights_than_it_needs(container, deployment):
-    pod = deployment["template"]["spec"]
-    assert pod["automountServiceAccountToken"] is False
-    assert pod["securityContext"]["runAsNonRoot"] is True
-    assert pod["securityContext"]["runAsUser"] > 0
-    assert container["securityContext"] == {
-        "allowPrivilegeEscalation": False,
-        "capabilities": {"drop": ["ALL"]},
-    }
-
-
-def test_a_pod_gets_a_gpu_and_its_shared_memory(container, deployment, predictor):
-    limits = container["resources"]["limits"]
-    assert (
-        limits["nvidia.com/gpu"]
-        == predictor["model"]["resources"]["limits"]["nvidia.com/gpu"]
-    )
-    assert int(limits["nvidia.com/gpu"]) == 1
-    (volume,) = deployment["template"]["spec"]["volumes"]
-    (mount,) = container["volumeMounts"]
-    assert (mount["name"], mount["mountPath"]) == (volume["name"], "/dev/shm")
-    assert volume["emptyDir"]["medium"] == "Memory"
-
-
-def test_nobody_loads_models_from_outside(container, runtime):
-    for arguments in container["args"], runtime["containers"][0]["args"]:
-        assert not any(
-            "model-control-mode" in x for x in arguments
-        )  # none: the default
-
-
-def test_services_are_reached_from_inside_only(cluster):
-    service = cluster["Service", "classifier"]["spec"]
-    assert service["type"] == "ClusterIP"
-    headless = cluster["Service", "classifier-grpc"]["spec"]
-    assert headless["clusterIP"] == "None"  # gRPC: the addresses of all pods
 
 
 def test_a_pod_has_the_time_to_finish(container, deployment):
     grace = deployment["template"]["spec"]["terminationGracePeriodSeconds"]
     pause = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pause >= 5  # requests go on coming until every node has learnt of it
     assert pause + int(option(container["args"], "exit-timeout-secs")) < grace
+
+
+def test_a_new_pod_comes_before_an_old_one_goes(deployment):
+    strategy = deployment["strategy"]
+    assert strategy["type"] == "RollingUpdate"
+    assert strategy["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+
+
+def gibibytes(text):
+    return int(re.fullmatch(r"(\d+)Gi", text)[1])
+
+
+def test_a_replica_has_one_gpu_and_its_memory(
+    container, deployment, runtime, predictor
+):
+    limits = container["resources"]["limits"]
+    assert limits["nvidia.com/gpu"] == "1"
+    assert predictor["model"]["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    spec = deployment["template"]["spec"]
+    for pod, volumes in (
+        (container, spec["volumes"]),
+        (runtime["containers"][0], runtime["volumes"]),
+    ):
+        limit = gibibytes(pod["resources"]["limits"]["memory"])
+        assert gibibytes(pod["resources"]["requests"]["memory"]) <= limit
+        (mount,), (volume,) = pod["volumeMounts"], volumes
+        assert mount == {"name": volume["name"], "mountPath": "/dev/shm"}
+        assert volume["emptyDir"]["medium"] == "Memory"
+        assert gibibytes(volume["emptyDir"]["sizeLimit"]) < limit
+
+
+def test_no_pod_may_more_than_it_needs(container, deployment, runtime):
+    spec = deployment["template"]["spec"]
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    (other,) = runtime["containers"]
+    for user in spec["securityContext"], other["securityContext"]:
+        assert user["runAsNonRoot"] is True and user["runAsUser"] == 1000
+    for pod in container, other:
+        assert pod["securityContext"]["allowPrivilegeEscalation"] is False
+        assert pod["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_nobody_loads_a_model_from_outside(container, runtime):
+    for pod in container, *runtime["containers"]:
+        assert not [x for x in pod["args"] if "model-control-mode" in x]  # none
+
+
+def test_grpc_clients_find_all_pods_and_nobody_outside_does(cluster, container):
+    http, grpc = (
+        cluster["Service", x]["spec"] for x in ("classifier", "classifier-grpc")
+    )
+    assert http["type"] == "ClusterIP" and "clusterIP" not in http
+    assert grpc["clusterIP"] == "None"
+    assert "publishNotReadyAddresses" not in grpc
+    age = int(option(container["args"], "grpc-max-connection-age"))
+    assert 60_000 <= age <= 3_600_000  # ms: a minute to an hour
 
 
 def test_the_secret_is_named_and_not_stored(container):
@@ -425,12 +511,16 @@ def test_the_autoscaler_finds_what_it_scales_and_reads(cluster):
     assert target["apiVersion"] == cluster["Deployment", "classifier"]["apiVersion"]
     assert "replicas" not in cluster["Deployment", "classifier"]["spec"]
     budget = cluster["PodDisruptionBudget", "classifier"]["spec"]
-    assert spec["minReplicas"] > budget["maxUnavailable"]
-    assert spec["maxReplicas"] > spec["minReplicas"]
-    up, down = (spec["behavior"][x] for x in ("scaleUp", "scaleDown"))
-    assert up["stabilizationWindowSeconds"] < down["stabilizationWindowSeconds"]
+    assert spec["maxReplicas"] > spec["minReplicas"] > budget["maxUnavailable"]
+    assert budget["maxUnavailable"] > 0  # with 0 no node could be emptied
     (metric,) = spec["metrics"]
     assert metric["pods"]["metric"]["name"] == rule(cluster)["name"]["as"]
+    target = metric["pods"]["target"]
+    assert target["type"] == "AverageValue"
+    assert 1 <= float(target["averageValue"]) <= 100  # ms: no suffix, which scales
+    up, down = (spec["behavior"][x] for x in ("scaleUp", "scaleDown"))
+    wait = "stabilizationWindowSeconds"
+    assert up[wait] < 60 <= down[wait]  # soon up, late down
 
 
 def test_kserve_finds_its_runtime(runtime, predictor):
@@ -438,10 +528,25 @@ def test_kserve_finds_its_runtime(runtime, predictor):
     assert model["runtime"] == "triton-26.09"
     assert model["modelFormat"] in runtime["supportedModelFormats"]
     assert model["protocolVersion"] in runtime["protocolVersions"]
+    assert container["name"] == "kserve-container"
     port = int(option(container["args"], "http-port"))
+    assert port == 8080  # what the probes ask
     assert [x["containerPort"] for x in container["ports"]] == [port]
-    assert model["readinessProbe"]["httpGet"]["port"] == port
     assert option(container["args"], "model-repository") == "/mnt/models"
+    assert runtime["annotations"]["prometheus.kserve.io/port"] == "8002"
+    assert not [x for x in container["args"] if "metrics-port" in x]  # Triton's own
+
+
+def test_kserve_scales_by_what_its_mode_can_count(runtime, predictor):
+    """Requests under way are counted by Knative's proxy alone, and Knative gives a pod
+    the time of a request to end."""
+    service = manifests(KSERVE)["InferenceService", "classifier"]
+    mode = service["metadata"]["annotations"]["serving.kserve.io/deploymentMode"]
+    assert (mode, predictor["scaleMetric"]) == ("Knative", "concurrency")
+    assert predictor["maxReplicas"] > predictor["minReplicas"] >= 2
+    assert "containerConcurrency" not in predictor  # no limit: Triton has its queue
+    (container,) = runtime["containers"]
+    assert int(option(container["args"], "exit-timeout-secs")) < predictor["timeout"]
 
 
 def test_both_clusters_serve_the_same_release(container, predictor):
@@ -555,6 +660,23 @@ def query(rule):
     text = text.replace("<<.LabelMatchers>>", 'namespace="default",pod=~"r0|r1"')
     assert "<<" not in text
     return text
+
+
+@pytest.mark.parametrize(
+    ("queue", "requests", "expected"),
+    [(40_000, 4, 10), (1_000, 100, 0.01), (0, 0, 0)],  # µs/s, requests/s, ms
+)
+def test_the_rule_is_milliseconds_a_request(cluster, queue, requests, expected):
+    values = {
+        "nv_inference_queue_duration_us": queue,
+        "nv_inference_request_success": requests,
+    }
+    text = re.sub(
+        r"sum by \(pod\) \(rate\((\w+)\{[^}]*\}\[1m\]\)\)",
+        lambda found: str(values[found[1]]),
+        query(rule(cluster)),
+    )
+    assert eval(text, {"clamp_min": max}) == pytest.approx(expected)
 
 
 def test_the_rule_names_metrics_that_the_server_has(cluster, server):
