@@ -221,7 +221,8 @@ def test_an_interrupted_measurement_ends_perf_analyzer(no_perf_analyzer, monkeyp
 
     file = no_perf_analyzer.with_suffix(".pid")
     no_perf_analyzer.write_text(
-        f"#!/bin/sh\necho Perf Analyzer\n[ $2 ] && echo $$ > {file} && exec sleep 60\n"
+        f"#!/bin/sh\n[ $2 ] && echo $$ > {file}\n"
+        "echo Perf Analyzer\n[ $2 ] && exec sleep 60\n"
     )
     no_perf_analyzer.chmod(0o755)
     monkeypatch.setattr(perf_analyzer, "tqdm", Interrupted)
