@@ -271,12 +271,6 @@ def infer(client, side=224):
     return client.infer("classifier", [tensor])
 
 
-@pytest.fixture(scope="module")
-def connect():
-    names = taught("11_scale_out", "class Client(")
-    return taught("11_scale_out", "def connect(", **names)["connect"]
-
-
 LOST, BROKEN = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN
 
 

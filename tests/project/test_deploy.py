@@ -24,7 +24,7 @@ import tritonclient.grpc as grpcclient
 import yaml
 
 import embedded_triton
-from conftest import NULL_CONFIG, started, taught
+from conftest import NULL_CONFIG, started
 from embedded_triton import commands, versions
 from embedded_triton.supervisor import start_supervised
 from helpers import load_client, metrics, paths
@@ -365,12 +365,10 @@ def test_ports_match(cluster, container, deployment, server):
 
 
 @pytest.mark.server
-def test_no_request_is_lost_when_connections_end(tmp_path):
+def test_no_request_is_lost_when_connections_end(tmp_path, connect):
     """With a client that repeats: without, some of 600 kB are, in the long run."""
     config = NULL_CONFIG.replace("dims: [ 4 ]", "dims: [ 150528 ]")
     write_null_model(tmp_path, "nothing", config)
-    connect = taught("11_scale_out", "class Client(")
-    connect = taught("11_scale_out", "def connect(", **connect)["connect"]
     tensor = grpcclient.InferInput("x", [1, 150528], "FP32")
     tensor.set_data_from_numpy(np.zeros(tensor.shape(), np.float32))
     with started(tmp_path, arguments=["--grpc-max-connection-age=300"]) as server:
