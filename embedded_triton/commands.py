@@ -99,7 +99,7 @@ def check_docker():
         if obstacle := system.find_server_obstacle():
             raise NoServerError(
                 f"there is no docker on PATH, and {obstacle}: install Docker, or set, "
-                "for lessons 07 and 09, TUTORIAL_TRITON=host:port of a server that runs"
+                "for lessons 07 and 13, TUTORIAL_TRITON=host:port of a server that runs"
             ) from None
         raise TritonServerError(
             "there is no docker on PATH: install it, or use the embedded server"

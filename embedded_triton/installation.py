@@ -125,7 +125,7 @@ def find_tritonserver():
         raise NoServerError(
             f"{obstacle}: with TUTORIAL_TRITON=docker every lesson but 06 starts "
             "NVIDIA's container instead, and with TUTORIAL_TRITON=host:port lessons 07 "
-            "and 09 ask a server that runs"
+            "and 13 ask a server that runs"
         )
     if not paths.TRITONSERVER.exists():
         raise TritonServerError(

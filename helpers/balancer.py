@@ -1,4 +1,4 @@
-"""Run HAProxy in front of servers; taught in notebook 11.
+"""Run HAProxy in front of servers; taught in notebook 17.
 
 HAProxy is a program of its own: ``apt install haproxy``. Where it is not installed, the
 notebook shows what it did on another machine, from a recording.

@@ -73,7 +73,7 @@ def is_animated(data):
 
 
 def decode(data, max_pixels=2**30):
-    """Decode a JPEG, PNG or WebP file, as lesson 09's server does.
+    """Decode a JPEG, PNG or WebP file, as lesson 13's server does.
 
     A JPEG is turned upright as its EXIF data say. Grey and CMYK become RGB,
     transparency becomes white, and 16 bits become 8. Colour profiles are not applied.

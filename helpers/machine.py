@@ -220,6 +220,6 @@ def check():
     if obstacle := system.find_server_obstacle():
         print(
             f"Lessons 01 to 04 need no server. The others start one, and {obstacle}. "
-            "With Docker, set TUTORIAL_TRITON=docker; without, 07 and 09 can ask a "
+            "With Docker, set TUTORIAL_TRITON=docker; without, 07 and 13 can ask a "
             "server that runs elsewhere: TUTORIAL_TRITON=host:port."
         )

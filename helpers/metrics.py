@@ -1,4 +1,4 @@
-"""Read the metrics that a server publishes for Prometheus; taught in notebook 08."""
+"""Read the metrics that a server publishes for Prometheus; taught in notebook 10."""
 
 import collections
 import http.client

@@ -1,4 +1,4 @@
-"""Measure a server with NVIDIA's ``perf_analyzer``; taught in notebook 08.
+"""Measure a server with NVIDIA's ``perf_analyzer``; taught in notebook 10.
 
 It is a C++ program in the wheel of tritonclient 2.51.0.
 https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/perf_analyzer/README.html

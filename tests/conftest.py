@@ -157,9 +157,9 @@ def taught(notebook, line, **names):
 
 @pytest.fixture(scope="session")
 def connect():
-    """Lesson 11's function that connects a client which asks again."""
-    names = taught("11_scale_out", "class Client(")
-    return taught("11_scale_out", "def connect(", **names)["connect"]
+    """Lesson 17's function that connects a client which asks again."""
+    names = taught("17_scale_out", "class Client(")
+    return taught("17_scale_out", "def connect(", **names)["connect"]
 
 
 def make_model(

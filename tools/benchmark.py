@@ -6,7 +6,7 @@ Candidates take turns, so that a busy moment hits all of them, and every number 
 median of several rounds, beside the lowest and the highest; only the curves, throughput
 against latency, are measured once. Prints tables, and writes
 ``artifacts/benchmark.json`` with the machine and the versions. Needs what notebooks 01
-and 05 make. The notebooks measure the same in short (08).
+and 05 make. The notebooks measure the same in short (10).
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Measure what notebooks 08 and 09 show of a served TensorRT engine.
+"""Measure what notebooks 10 and 13 show of a served TensorRT engine.
 
     python tools/record_throughput.py build FOLDER   # after record_engines.py's export
     python tools/record_throughput.py steps FOLDER
@@ -13,7 +13,7 @@ of their names.
 ``build`` makes engines that take pixels. ``steps`` takes the served ResNet-50 from what
 the shipped config does to what the GPU can, one change at a time, beside a model that
 does nothing. ``curves`` measures throughput against latency. ``files`` serves the
-ensemble of notebook 09 with an engine at its end.
+ensemble of notebook 13 with an engine at its end.
 """
 
 import argparse
@@ -90,7 +90,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as torchvision norma
 
 
 def normalise_first(path):
-    """Put the normalisation in front of a network, as notebook 08 does."""
+    """Put the normalisation in front of a network, as notebook 10 does."""
     import onnx
     from onnx import TensorProto, compose, helper, numpy_helper
 
@@ -264,7 +264,7 @@ def curves(folder):
 
 
 def write_ensemble(folder, count):
-    """The repository of notebook 09 with the engine in it: its path, lines changed."""
+    """The repository of notebook 13 with the engine in it: its path, lines changed."""
     target = folder / "ensemble"
     shutil.rmtree(target, ignore_errors=True)
     for name in "preprocess", "classify", "classifier_tensorrt":
@@ -282,7 +282,7 @@ def write_ensemble(folder, count):
 
 
 def files(folder):
-    """The ensemble of notebook 09, with the classifier's engine at its end."""
+    """The ensemble of notebook 13, with the classifier's engine at its end."""
     content = {"environment": describe_environment(), "engine": "classifier_mixed"}
     pictures = sorted((folder / "files").glob("*.jpg"))
     content["bytes"] = {path.stem: path.stat().st_size for path in pictures}

@@ -213,4 +213,4 @@ def test_the_lessons_that_ask_a_server_elsewhere_are_those_that_the_message_name
         for file in paths.NOTEBOOKS.glob("[0-9]*.ipynb")
         if "embedded_triton.serve(" in file.read_text()
     }
-    assert asking == {"07", "09"}
+    assert asking == {"07", "13"}

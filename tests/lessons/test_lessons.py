@@ -141,7 +141,7 @@ OUTSIDE = {
         "sum",
     ),
     "03_build_tensorrt_engine": ("", "MB"),
-    "04_inspect_tensorrt_engine": ("", "CONVOLUTION"),
+    "04_run_and_inspect_an_engine": ("", "CONVOLUTION"),
     "05_write_triton_config": ("", "mine onnxruntime 8"),
     "06_serve_with_triton": ("", "exit status 0"),
     "07_classify_from_a_client": (
@@ -149,17 +149,17 @@ OUTSIDE = {
         "print(classify(client, read_picture(IMAGE)))",
         "espresso",
     ),
-    "08_measure_and_tune": (
+    "10_measure_and_tune": (
         "_, row = run_perf_analyzer(GRPC, 'classifier_onnx', '-s', '1000')\n"
         "print(float(row['Inferences/Second']) > 0)",
         "True",
     ),
-    "09_preprocess_on_the_server": (
+    "13_preprocess_on_the_server": (
         "httpclient.InferenceServerClient(URL).load_model('classify')\n"
         "print(classify(IMAGE, URL))",
         "espresso",
     ),
-    "10_operate_a_server": (
+    "15_operate_a_server": (
         "import numpy as np\n"
         "import tritonclient.grpc as grpcclient\n"
         "tensor = grpcclient.InferInput('input', [1, 3, 224, 224], 'FP32')\n"
@@ -168,7 +168,7 @@ OUTSIDE = {
         "print(infer(client, 'classifier_onnx', [tensor]).as_numpy('logits').shape)",
         "made certificate.pem key.pem\n(1, 1000)",
     ),
-    "11_scale_out": (
+    "17_scale_out": (
         "pixels = grpcclient.InferInput('input', [1, 3, 224, 224], 'FP32')\n"
         "pixels.set_data_from_numpy(np.zeros(pixels.shape(), np.float32))\n"
         "answer = connect(GRPC).infer('classifier_onnx', [pixels])\n"

@@ -15,7 +15,7 @@ from helpers import paths
 
 pytestmark = pytest.mark.slow
 
-LESSON = "04_inspect_tensorrt_engine"  # tables, figures, provoked failures
+LESSON = "04_run_and_inspect_an_engine"  # tables, figures, provoked failures
 SCREENSHOTS = paths.ARTIFACTS / "screenshots"
 SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},  # else it draws a part

@@ -1,4 +1,4 @@
-"""What notebook 10 teaches about a server in service, held against a running one."""
+"""What notebook 15 teaches about a server in service, held against a running one."""
 
 import http.client
 import itertools
@@ -352,8 +352,8 @@ def test_a_queue_policy_refuses_with_unavailable(slow_repository):
 
 @pytest.fixture(scope="module")
 def infer():
-    """The function that notebook 10 gives away."""
-    return taught("10_operate_a_server", "\ndef infer(")["infer"]
+    """The function that notebook 15 gives away."""
+    return taught("15_operate_a_server", "\ndef infer(")["infer"]
 
 
 class Script:

@@ -114,7 +114,7 @@ def words(call, *arguments):
     return refusal.value.message()
 
 
-SOURCE = nbformat.read(paths.NOTEBOOKS / "09_preprocess_on_the_server.ipynb", 4)
+SOURCE = nbformat.read(paths.NOTEBOOKS / "13_preprocess_on_the_server.ipynb", 4)
 
 
 def test_the_notebook_writes_the_files_of_the_project():

@@ -22,7 +22,7 @@ from conftest import taught
 from helpers import balancer, paths
 from tools import run_series
 
-NOTEBOOK = paths.NOTEBOOKS / "11_scale_out.ipynb"
+NOTEBOOK = paths.NOTEBOOKS / "17_scale_out.ipynb"
 
 
 def test_nothing_was_lost_in_the_recording():
@@ -91,7 +91,7 @@ def test_no_plan_for_a_promise_that_nobody_can_keep(planning):
 # ---------------------------------------------------------------------- the door
 
 
-GENERAL = taught("11_scale_out", "GENERAL = ")["GENERAL"]
+GENERAL = taught("17_scale_out", "GENERAL = ")["GENERAL"]
 TOKEN = "a-token"
 
 
