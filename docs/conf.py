@@ -43,9 +43,11 @@ docs/gpu_and_docker
 docs/several_servers
 docs/check_a_repository
 docs/benchmark
+docs/tensorrt_8
 docs/troubleshooting
 docs/settings
 docs/glossary
+docs/old_numbers
 ```
 
 ```{toctree}

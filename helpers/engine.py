@@ -123,11 +123,12 @@ def read_network(network, trt):
     return rows
 
 
-def read_recording(name):
+def read_recording(name, folder=paths.RECORDINGS):
     """What ``tools/record_engines.py`` measured on a real GPU.
 
     Args:
         name: such as ``classifier_fp16``.
+        folder: the recordings of one kind of GPU.
 
     Returns:
         The recording as a dict; its ``environment`` names GPU, driver and versions.
@@ -137,7 +138,7 @@ def read_recording(name):
     Raises:
         FileNotFoundError: there is no such recording; the message lists those there.
     """
-    path = paths.RECORDINGS / f"{name}.json"
+    path = folder / f"{name}.json"
     if not path.exists():
         known = sorted(file.stem for file in path.parent.glob("*.json"))
         raise FileNotFoundError(f"no recording {name!r}; there are {', '.join(known)}")

@@ -1,4 +1,4 @@
-"""Put a model under load from this process; taught in notebook 10.
+"""Put a model under load from this process; taught in notebook 11.
 
 Where requests may be refused, ``perf_analyzer`` ends with the first error: this asyncio
 client counts them instead.

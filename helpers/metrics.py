@@ -1,4 +1,4 @@
-"""Read the metrics that a server publishes for Prometheus; taught in notebook 10."""
+"""Read the metrics that a server publishes for Prometheus; taught in notebook 11."""
 
 import collections
 import http.client

@@ -6,6 +6,7 @@ __all__ = ["LOGS", "MODEL_REPOSITORY", "ROOT"]
 
 NOTEBOOKS = ROOT / "notebooks"
 RECORDINGS = ROOT / "recordings" / "h200_tensorrt_8.6"
+RECORDINGS_H100 = ROOT / "recordings" / "h100_tensorrt_8.6"
 TWO_CORES = ROOT / "recordings" / "two_cores"
 ARTIFACTS = ROOT / "artifacts"
 

@@ -2,7 +2,8 @@
 
     python tools/record_engines.py export FOLDER     # where PyTorch is
     python tools/record_engines.py engines FOLDER    # where TensorRT is
-    python tools/record_engines.py serve FOLDER      # there too, after the second
+    python tools/record_engines.py run FOLDER        # there too, after the second
+    python tools/record_engines.py serve FOLDER      # the same
 
 FOLDER holds ``images.npy``, (N, 3, 224, 224) float32, to compare and to calibrate
 with. The first step writes ResNet-50 as ONNX, with PyTorch's logits, and times PyTorch.
@@ -10,8 +11,9 @@ The second makes FP16 and INT8 models of every ``NAME.onnx`` that has a ``NAME.n
 (``input``, ``logits``) beside it, and where it has depthwise convolutions a mixed one,
 with four of them in FP32; it builds engines, reads, compares and times them. Both leave
 JSON files that name GPU, driver and versions. They are apart because TensorRT 8.6, the
-one complete build of TensorRT on PyPI, wants another Python than today's PyTorch. The
-third serves ``classifier_fp16.plan`` with the embedded Triton.
+one complete build of TensorRT on PyPI, wants another Python than today's PyTorch.
+``run`` runs ``resnet50_fp16.plan`` with the function of notebook 04. ``serve`` serves
+``classifier_fp16.plan`` with the embedded Triton.
 """
 
 import argparse
@@ -335,6 +337,39 @@ def engines(folder, names=()):
             write(folder, label.replace(" ", "_").lower(), content)
 
 
+def run(folder):
+    """Run ResNet-50's FP16 engine with what notebook 04 gives away, and compare."""
+    import tensorrt
+
+    from helpers import parity
+
+    notebook = (
+        Path(__file__).parents[1] / "notebooks/04_run_and_inspect_an_engine.ipynb"
+    )
+    cells = json.loads(notebook.read_text())["cells"]
+    lesson = {}
+    for cell in cells:
+        source = "".join(cell["source"])
+        if (
+            "copyable" in cell["metadata"].get("tags", ())
+            and "run_engine" not in lesson
+        ):
+            exec(source, lesson)
+    loaded = lesson["load_engine"]((folder / "resnet50_fp16.plan").read_bytes())
+    stream = lesson["check"](lesson["cuda"].cudaStreamCreate())
+    reference = np.load(folder / "resnet50.npz")
+    inputs = {"input": reference["input"]}
+    logits = lesson["run_engine"](loaded, inputs, stream)["logits"]
+    measures = parity.compare(reference["logits"], logits)
+    content = {
+        "environment": describe_environment(TensorRT=tensorrt.__version__),
+        "printed": [f"logits {logits.shape} relative L2 {measures['relative L2']:.1e}"],
+        "parity": measures,
+        "logits": logits.round(5).tolist(),
+    }
+    write(folder, "run_engine", content)
+
+
 # ----------------------------------------------------------------- with Triton
 
 
@@ -466,11 +501,11 @@ def ask_together(client, tensor, reference, parity):
 
 if __name__ == "__main__":
     options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    options.add_argument("step", choices=["export", "engines", "serve"])
+    options.add_argument("step", choices=["export", "engines", "run", "serve"])
     options.add_argument("folder", type=Path)
     options.add_argument("names", nargs="*", help="engines: such as resnet50_fp16")
     arguments = options.parse_args()
     if arguments.step == "engines":
         engines(arguments.folder, arguments.names)
     else:
-        {"export": export, "serve": serve}[arguments.step](arguments.folder)
+        {"export": export, "run": run, "serve": serve}[arguments.step](arguments.folder)

@@ -1,4 +1,4 @@
-"""Measure what notebooks 10 and 13 show of a served TensorRT engine.
+"""Measure what notebooks 12 and 13 show of a served TensorRT engine.
 
     python tools/record_throughput.py build FOLDER   # after record_engines.py's export
     python tools/record_throughput.py steps FOLDER
@@ -90,7 +90,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as torchvision norma
 
 
 def normalise_first(path):
-    """Put the normalisation in front of a network, as notebook 10 does."""
+    """Put the normalisation in front of a network, as notebook 11 does."""
     import onnx
     from onnx import TensorProto, compose, helper, numpy_helper
 

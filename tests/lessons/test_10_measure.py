@@ -1,4 +1,4 @@
-"""What lesson 10 says of perf_analyzer, of queue policies and of its recordings."""
+"""What lessons 10 to 12 say of perf_analyzer, of queue policies and of recordings."""
 
 import queue
 import statistics
@@ -11,7 +11,7 @@ from conftest import started, taught
 from helpers import engine, perf_analyzer
 from helpers.null_model import write_null_model
 
-LESSON = "10_measure_and_tune"
+LESSON = "10_measure_a_server"
 
 
 @pytest.fixture

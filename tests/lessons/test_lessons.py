@@ -141,7 +141,7 @@ OUTSIDE = {
         "sum",
     ),
     "03_build_tensorrt_engine": ("", "MB"),
-    "04_run_and_inspect_an_engine": ("", "CONVOLUTION"),
+    "04_run_and_inspect_an_engine": ("print(run_engine)", "CONVOLUTION"),
     "05_write_triton_config": ("", "mine onnxruntime 8"),
     "06_serve_with_triton": ("", "exit status 0"),
     "07_classify_from_a_client": (
@@ -149,11 +149,20 @@ OUTSIDE = {
         "print(classify(client, read_picture(IMAGE)))",
         "espresso",
     ),
-    "10_measure_and_tune": (
+    "09_quantise_to_int8": (
+        "file = '../artifacts/classifier.onnx'\n"
+        "pictures = np.load('../artifacts/reference.npz')['input']\n"
+        "quantise(file, 'int8.onnx', pictures[:2])\n"
+        "print(*{node.op_type for node in onnx.load('int8.onnx').graph.node})",
+        "DequantizeLinear",
+    ),
+    "10_measure_a_server": (
         "_, row = run_perf_analyzer(GRPC, 'classifier_onnx', '-s', '1000')\n"
         "print(float(row['Inferences/Second']) > 0)",
         "True",
     ),
+    "11_tune_a_server": ("", ""),
+    "12_compare_on_a_gpu": ("", ""),
     "13_preprocess_on_the_server": (
         "httpclient.InferenceServerClient(URL).load_model('classify')\n"
         "print(classify(IMAGE, URL))",

@@ -103,6 +103,13 @@ def test_the_recorded_ensemble_differs_in_one_line_and_gives_the_same_classes():
     assert recording["parity"]["top-5 agree"] == 1
 
 
+def test_the_function_of_lesson_04_ran_an_engine():
+    recording = engine.read_recording("run_engine", paths.RECORDINGS_H100)
+    distance = recording["parity"]["relative L2"]
+    assert recording["printed"] == [f"logits (8, 1000) relative L2 {distance:.1e}"]
+    assert 1e-4 < distance < 5e-3
+
+
 def test_no_recording_names_a_folder_of_its_machine():
     files = sorted(paths.RECORDINGS.parent.rglob("*.json"))
     assert files

@@ -17,7 +17,7 @@ import pytest
 import tensorrt_rtx
 
 import embedded_triton
-from conftest import FakeModelError, FakeRequest, FakeTensor, read_config
+from conftest import FakeModelError, FakeRequest, FakeTensor, read_config, taught
 from embedded_triton import TritonServerError
 from embedded_triton.backends.engine import Engine
 from helpers import machine
@@ -106,6 +106,13 @@ class FakeCUDA:
             assert where is None or self.is_inside(where, pointer, size)
         return self.later(lambda: ctypes.memmove(target, source, size), stream)
 
+    def cudaMemcpy(self, target, source, size, kind):
+        """At once: what the stream still has to do comes too late for it."""
+        for where, pointer in zip(kind, (source, target)):
+            assert where in (None, "host") or self.is_inside(where, pointer, size)
+        ctypes.memmove(target, source, size)
+        return (DONE,)
+
     def cudaMemsetAsync(self, pointer, value, size, stream):
         assert self.is_inside("GPU", pointer, size)
         return self.later(lambda: ctypes.memset(pointer, value, size), stream)
@@ -156,6 +163,8 @@ class FakeContext:
 
     def set_input_shape(self, name, shape):
         self.shapes[name] = shape
+        smallest, _, largest = self.engine.plan["inputs"][name]
+        return all(x <= y <= z for x, y, z in zip(smallest, shape, largest))
 
     def set_tensor_address(self, name, pointer):
         self.addresses[name] = pointer
@@ -488,3 +497,42 @@ def test_outputs_have_the_type_of_the_engine(cuda):
     with Engine(plan, sys.modules["tensorrt"]) as engine:
         found = engine.run({"a": np.ones((1, 4), "i4"), "b": np.ones((1, 4), "i4")})
     assert {x.dtype for x in found.values()} == {np.dtype("i4")}
+
+
+LESSON = "04_run_and_inspect_an_engine"
+
+
+@pytest.fixture
+def lesson(cuda):
+    """What lesson 04 gives away to run an engine, on the fake."""
+    names = {"trt": sys.modules["tensorrt"], "np": np}
+    names |= {"logger": SimpleNamespace(log=lambda severity, message: None)}
+    names |= taught(LESSON, "def check(result)", cuda=cuda, **names)
+    names |= taught(LESSON, "def reserve_memory(", cuda=cuda, check=names["check"])
+    return names | taught(LESSON, "def run_engine(", **names | {"cuda": cuda})
+
+
+def test_the_lesson_runs_an_engine_and_gives_the_memory_back(lesson, cuda):
+    loaded = lesson["load_engine"](json.dumps(PLAN))
+    (_, stream), a = cuda.cudaStreamCreate(), rows(3)
+    found = lesson["run_engine"](loaded, {"a": a, "b": a[::-1]}, stream)
+    np.testing.assert_array_equal(found["sum"], a + a[::-1])
+    np.testing.assert_array_equal(found["difference"], a - a[::-1])
+    assert set(found) == {"sum", "difference"}
+    assert not cuda.memory["GPU"] and not cuda.events
+
+
+def test_the_lesson_says_what_was_refused(lesson, cuda):
+    loaded, inputs = lesson["load_engine"](json.dumps(PLAN)), {"b": rows(9)}
+    _, stream = cuda.cudaStreamCreate()
+    with pytest.raises(ValueError, match=r"b: \(9, 4\) does not fit the profile"):
+        lesson["run_engine"](loaded, inputs | {"a": rows(9)}, stream)
+    refusing = lesson["load_engine"](json.dumps({**PLAN, "refuses": "no"}))
+    with pytest.raises(RuntimeError, match="did not run the engine"):
+        lesson["run_engine"](refusing, {"a": rows(2), "b": rows(2)}, stream)
+    cuda.full = True
+    with pytest.raises(RuntimeError, match="CUDA: cudaErrorMemoryAllocation"):
+        lesson["run_engine"](loaded, {"a": rows(2), "b": rows(2)}, stream)
+    assert not cuda.memory["GPU"]
+    with pytest.raises(RuntimeError, match="TensorRT refuses this plan"):
+        lesson["load_engine"]("no plan")

@@ -1,4 +1,4 @@
-"""What notebook 03 does to a network that becomes INT8."""
+"""What notebook 09 does to a network that becomes INT8."""
 
 from types import SimpleNamespace
 
@@ -11,7 +11,7 @@ from onnx import helper, numpy_helper
 from conftest import make_model, taught
 from helpers import classifiers, images, paths
 
-LESSON = "03_build_tensorrt_engine"
+LESSON = "09_quantise_to_int8"
 SCALE = 0.05
 
 
