@@ -18,7 +18,9 @@ WITHOUT_AVX512 = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", ["01", "02", "03", "05", "06", "07", "13", "15"])
+@pytest.mark.parametrize(
+    "number", ["01", "02", "03", "05", "06", "07", "09", "13", "15", "16"]
+)
 def test_stored_outputs_hold_on_another_processor(number):
     (lesson,) = paths.NOTEBOOKS.glob(f"{number}_*.ipynb")
     one_core = "taskset", "--cpu-list", str(min(os.sched_getaffinity(0)))
