@@ -1,16 +1,17 @@
-"""What the balancer passes and refuses, what a client repeats, and whether the plan
-agrees with theory."""
+"""What the balancer passes and refuses, and what a client repeats."""
 
 import json
+import os
 import re
 import ssl
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import grpc
-import nbformat
 import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
@@ -46,57 +47,21 @@ def test_the_notebook_shows_the_recording_without_haproxy(artifacts, monkeypatch
         assert lost in text
 
 
-@pytest.fixture(scope="module")
-def planning():
-    """What the cell of the notebook defines that plans."""
-    cells = nbformat.read(NOTEBOOK, as_version=4).cells
-    namespace = {}
-    for cell in cells:
-        if cell.cell_type == "code" and re.search(
-            r"def (simulate_p99|plan_replicas)\(", cell.source
-        ):
-            exec(cell.source, namespace)
-    return namespace
-
-
-def test_p99_is_that_of_queueing_theory(planning):
-    service = np.random.default_rng(1).exponential(0.01, 100_000)
-    found = planning["simulate_p99"](50, 1, service, requests=200_000)
-    assert found == pytest.approx(np.log(100) / (100 - 50), rel=0.1)  # M/M/1
-    assert planning["simulate_p99"](1, 1, [0.01]) == pytest.approx(
-        0.01, rel=0.1
-    )  # nobody waits
-
-
-def test_a_plan_keeps_its_promise_with_one_to_lose(planning):
-    seconds = [0.01, 0.012]
-    needed = planning["plan_replicas"](500, 0.05, seconds)
-    assert planning["simulate_p99"](500, needed - 1, seconds) <= 0.05
-    assert planning["simulate_p99"](500, needed - 2, seconds) > 0.05
-    assert planning["plan_replicas"](1, 0.05, seconds) == 2
-
-
-def test_no_plan_for_a_promise_that_nobody_can_keep(planning):
-    with pytest.raises(ValueError, match="takes 10 ms alone"):
-        planning["plan_replicas"](10, 0.005, [0.01])
-    # One in a hundred is slow: whether that breaks a p99 is a matter of chance, and
-    # the search ends either way.
-    for slow in range(95, 101):
-        try:
-            assert planning["plan_replicas"](50, 0.1, [0.01] * slow + [0.5]) >= 2
-        except ValueError as error:
-            assert "takes 500 ms alone" in str(error)
-
-
 # ---------------------------------------------------------------------- the door
 
 
-GENERAL = taught("17_scale_out", "GENERAL = ")["GENERAL"]
+def configure(replicas):
+    """What the lesson's cells define up to its configuration, for these servers."""
+    names = {"embedded_triton": embedded_triton, "live": False, "replicas": replicas}
+    names = taught(NOTEBOOK.stem, "def list_servers(", **names)
+    return taught(NOTEBOOK.stem, "CONFIG = f", **names)
+
+
 TOKEN = "a-token"
 
 
 def test_a_health_check_asks_whether_a_server_is_ready():
-    assert "option httpchk GET /v2/health/ready\n" in GENERAL
+    assert "option httpchk GET /v2/health/ready\n" in configure([])["CONFIG"]
 
 
 @pytest.fixture(scope="module")
@@ -111,22 +76,10 @@ def door(server, tmp_path_factory):
     command = [*command.split(), "-keyout", both, "-out", certificate]
     subprocess.run(command, check=True, capture_output=True)
     both.write_text(certificate.read_text() + both.read_text())
-    https = f"127.0.0.1:{embedded_triton.free_ports(1)[0]}"
-    (source,) = (
-        cell.source
-        for cell in nbformat.read(NOTEBOOK, as_version=4).cells
-        if "DOOR = " in cell.source
-    )
-    names = {"https": https, "both": both}
-    exec(source.partition("token = ")[0], names)
-    check = f"check port {server.ports[0]}"
-    backends = (
-        f"backend http\n    server r0 {server.http} {check}\n"
-        f"backend grpc\n    server r0 {server.grpc} {check} proto h2 check-proto h1\n"
-    )
-    config = GENERAL + names["DOOR"] + backends
-    with balancer.start(config, TOKEN=TOKEN):
-        yield https, certificate
+    names = configure([server])
+    names = taught(NOTEBOOK.stem, "DOOR = rf", **names, both=both, os=os)
+    with balancer.start(names["CONFIG"] + names["DOOR"], TOKEN=TOKEN):
+        yield names["https"], certificate
 
 
 MODEL = "/v2/models/classifier_onnx"
@@ -308,3 +261,42 @@ def test_a_request_above_the_limit_is_sent_once(connect, failing_server):
     assert failing_server.asked == 1
     with connect(failing_server.url) as client:  # 19 MB: no limit of a message's size
         infer(client, 1260)
+
+
+# ------------------------------------------------------------------- the buffers
+
+
+@pytest.mark.parametrize(
+    ("setting", "answered"),
+    [("", ["lost", "healthy"]), ("    tune.bufsize 1048576\n", ["healthy", "lost"])],
+    ids=["16 kB", "1 MB"],
+)
+def test_a_request_that_waits_holds_up_its_connection(
+    failing_server, setting, answered
+):
+    """What docs/several_servers.md says. Two requests on one connection: the first goes
+    to a server that is gone, where HAProxy tries for seconds, the second to a healthy
+    one. With small buffers the second is not read before the first has failed."""
+    if not balancer.find_haproxy():
+        pytest.skip("HAProxy is not installed: apt install haproxy")
+    gone = f"127.0.0.1:{embedded_triton.free_ports(1)[0]}"
+    addresses = gone, failing_server.url
+    servers = [SimpleNamespace(http=x, grpc=x, ports=[0]) for x in addresses]
+    names = configure(servers)
+    config = re.sub(r" +default-server .+\n", "", names["CONFIG"])
+    config = re.sub(r" check port 0| check-proto h1", "", config)
+    config = config.replace("leastconn", "roundrobin")
+    config = config.replace("global\n", f"global\n{setting}")
+    order = []
+    with balancer.start(config), grpc.insecure_channel(names["grpc"]) as channel:
+        ask = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        calls = []
+        for name in "lost", "healthy":
+            calls.append(ask.future(bytes(602_000), timeout=30))
+            calls[-1].add_done_callback(lambda _, name=name: order.append(name))
+            time.sleep(0.5)  # the first is on its way before the second
+        assert calls[0].code() is grpc.StatusCode.UNAVAILABLE
+        assert calls[1].result() == b""
+        while len(order) < 2:
+            time.sleep(0.01)
+    assert order == answered

@@ -179,11 +179,16 @@ OUTSIDE = {
         "(1, 1000)",
     ),
     "17_scale_out": (
+        "import numpy as np\n"
         "pixels = grpcclient.InferInput('input', [1, 3, 224, 224], 'FP32')\n"
         "pixels.set_data_from_numpy(np.zeros(pixels.shape(), np.float32))\n"
         "answer = connect(GRPC).infer('classifier_onnx', [pixels])\n"
-        "print(answer.as_numpy('logits').shape, plan_replicas(10, 0.1, [0.02]))",
-        "(1, 1000) 2",
+        "print(answer.as_numpy('logits').shape)",
+        "made certificate.pem key.pem both.pem\n(1, 1000)",
+    ),
+    "18_plan_a_cluster": (
+        "print(plan_replicas(10, 0.1, [0.02]), 'replicas')",
+        "2 replicas",
     ),
 }
 
