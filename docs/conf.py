@@ -42,6 +42,7 @@ docs/your_own_network
 docs/gpu_and_docker
 docs/several_servers
 docs/check_a_repository
+docs/hostile_pictures
 docs/benchmark
 docs/tensorrt_8
 docs/troubleshooting

@@ -20,7 +20,3 @@ def test_the_configs_of_one_kind_differ_in_the_words_that_the_lessons_name():
     on_gpu = text.replace('"onnxruntime"', '"tensorrt"').replace("AUTO", "GPU")
     found = read_config_of("classifier_tensorrt")
     assert found == on_gpu.replace("NAME", "classifier_tensorrt")
-    pixels = read_config_of("classify").replace('"preprocess"', '"preprocess_pixels"')
-    pixels = pixels.replace('"classify"', '"classify_pixels"')
-    pixels = pixels.replace("STRING  dims: [ 1 ]", "UINT8  dims: [ -1, -1, 3 ]")
-    assert read_config_of("classify_pixels") == pixels

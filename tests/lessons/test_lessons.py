@@ -1,5 +1,6 @@
 """Every notebook was run once, top to bottom, and keeps the house style."""
 
+import ast
 import re
 import shutil
 import subprocess
@@ -8,10 +9,12 @@ import sys
 import nbformat
 import numpy as np
 import pytest
+from IPython.core.inputtransformer2 import TransformerManager
 
 import embedded_triton
 from conftest import taught
 from helpers import images, paths
+from tools import write_readme
 from tools.lessons import lesson_paths
 
 NOTEBOOKS = lesson_paths()
@@ -125,11 +128,63 @@ def test_links_resolve(path, prose):
         assert anchor in anchors, anchor
 
 
-def test_an_exercise_has_a_solution(path, prose):
-    solutions = list(path.parent.glob(f"solutions/{path.stem[:2]}_*.ipynb"))
-    assert solutions
-    for solution in solutions:
-        assert f"(solutions/{solution.name})" in "\n".join(prose)
+def test_every_exercise_has_its_solution_in_one_notebook(path, prose):
+    (solutions,) = path.parent.glob(f"solutions/{path.stem[:2]}_*.ipynb")
+    exercises = "\n".join(prose).partition("## Exercises")[2]
+    numbered = re.split(r"^\d\. ", exercises, flags=re.M)[1:]
+    assert 1 <= len(numbered) <= 3
+    for exercise in numbered:
+        assert exercise.count(f"([solution](solutions/{solutions.name}))") == 1
+    text = nbformat.read(solutions, as_version=4).cells[0].source
+    assert text.startswith(f"# {path.stem[:2]} · Solutions: ")
+
+
+# ----------------------------------------------------------------------- budgets
+
+LONGER = "10", "11", "12", "17"  # they measure
+WEIGHT = {"You will", "You need", "No container and no cluster ran here"}
+
+
+def test_is_short_enough_to_read(code, prose, notebook):
+    assert len(code) <= 35
+    assert write_readme.minutes_to_read(notebook) <= 25
+    terms = set(re.findall(r"\*\*([^*\n]+)\*\*", "\n".join(prose))) - WEIGHT
+    assert len(terms) <= 10, terms
+
+
+def test_ran_in_time(path):
+    seconds = write_readme.read_runs()[path.stem]["seconds"]
+    assert seconds <= (90 if path.stem[:2] in LONGER else 60)
+
+
+def test_the_first_cell_imports_what_two_sections_need(notebook, code):
+    tree = ast.parse(TransformerManager().transform_cell(code[0].source))
+    imported = {
+        (alias.asname or alias.name).partition(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    headings, used = 0, ""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            headings += len(re.findall(r"^## ", cell.source, re.M))
+        elif headings <= 2:
+            used += cell.source + "\n"
+    for name in imported:
+        uses = re.findall(rf"\b{name}\b", used)
+        assert len(uses) > 1, f"{name} is needed later than in two sections"
+
+
+def test_all_lessons_together_are_short_enough():
+    runs, first = write_readme.read_runs(), [x for x in NOTEBOOKS if x.stem < "08"]
+    minutes = [
+        write_readme.minutes_to_read(nbformat.read(path, as_version=4))
+        for path in first
+    ]
+    assert sum(minutes) <= 100
+    assert sum(runs[path.stem]["seconds"] for path in first) <= 130
+    assert sum(runs[path.stem]["seconds"] for path in NOTEBOOKS) <= 480
 
 
 # What the copyable cells print, and what goes behind them where they define something.
