@@ -21,11 +21,10 @@ MADE_BY = {
     "resnet50.plan": "03_build_tensorrt_engine",
     "resnet50_fp16.onnx": "03_build_tensorrt_engine",
     "resnet50_fp16.plan": "03_build_tensorrt_engine",
-    "resnet50_int8.onnx": "03_build_tensorrt_engine",
-    "resnet50_int8.plan": "03_build_tensorrt_engine",
-    "classifier_int8.onnx": "03_build_tensorrt_engine",
     "classifier_fp16.plan": "03_build_tensorrt_engine",
     "predictions.csv": "07_classify_from_a_client",
+    "resnet50_int8.onnx": "09_quantise_to_int8",
+    "classifier_int8.onnx": "09_quantise_to_int8",
 }
 
 
