@@ -1,9 +1,13 @@
 """The client of lesson 07, outside the one model and the pictures of the lesson."""
 
+import queue
+
 import numpy as np
 import pytest
+import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
 from onnx import helper, numpy_helper
+from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
 from conftest import make_model, save_model, started, taught
 from helpers import images
@@ -115,3 +119,36 @@ def test_every_answer_of_the_lesson_is_split_at_two_colons(path=LESSON):
     cells = nbformat.read(paths.NOTEBOOKS / f"{path}.ipynb", as_version=4).cells
     code = "\n".join(x.source for x in cells if x.cell_type == "code")
     assert code.count("split(") == code.count('split(":", 2)') == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "words"),
+    [
+        ("image", "FP32", "unexpected inference input 'image' for model"),
+        (
+            "input",
+            "FP64",
+            "data-type is 'FP64', but model 'classifier_onnx' expects 'FP32'",
+        ),
+    ],
+)
+def test_a_wrong_name_or_type_is_named_by_the_server(server, name, kind, words):
+    tensor = grpcclient.InferInput(name, [1, *SHAPE], kind)
+    tensor.set_data_from_numpy(np.zeros((1, *SHAPE), triton_to_np_dtype(kind)))
+    with grpcclient.InferenceServerClient(server.grpc) as client:
+        with pytest.raises(InferenceServerException, match=words):
+            client.infer("classifier_onnx", [tensor])
+
+
+def test_a_stream_keeps_the_order_of_its_requests(server):
+    tensor = grpcclient.InferInput("input", [1, *SHAPE], "FP32")
+    tensor.set_data_from_numpy(np.zeros((1, *SHAPE), np.float32))
+    answers, names = queue.Queue(), [f"picture {i}" for i in range(8)]
+    with grpcclient.InferenceServerClient(server.grpc) as client:
+        client.start_stream(callback=lambda result, error: answers.put((result, error)))
+        for name in names:
+            client.async_stream_infer("classifier_onnx", [tensor], request_id=name)
+        found = [answers.get(timeout=60) for _ in names]
+        client.stop_stream()
+    assert not any(error for _, error in found)
+    assert [result.get_response().id for result, _ in found] == names

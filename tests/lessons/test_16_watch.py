@@ -137,6 +137,51 @@ def test_a_queue_policy_refuses_with_unavailable(slow_repository):
     assert "Request timeout expired" in words
 
 
+ENSEMBLE = """\
+platform: "ensemble"
+max_batch_size: 1
+input [ { name: "x" data_type: TYPE_FP32 dims: [ 4 ] } ]
+output [ { name: "y" data_type: TYPE_FP32 dims: [ 4 ] } ]
+ensemble_scheduling { step [ {
+  model_name: "returns" model_version: -1
+  input_map { key: "x" value: "x" } output_map { key: "y" value: "y" }
+} ] }
+"""
+RETURNS = """\
+        error = pb_utils.TritonError("no", pb_utils.TritonError.INVALID_ARG)
+        return [pb_utils.InferenceResponse(error=error) for _ in requests]
+"""
+
+
+def test_which_errors_the_server_counts(slow_repository):
+    """What a Python model raises is a failure, and what it returns is a success."""
+    read_counter = taught("16_watch_and_protect", "def read_counter(")["read_counter"]
+    head = SLOW_MODEL.partition("        time.sleep")[0]
+    for name, end in ("raises", "        raise ValueError\n"), ("returns", RETURNS):
+        triton_config.write(SLOW, slow_repository / name)
+        (slow_repository / name / "1").mkdir()
+        (slow_repository / name / "1/model.py").write_text(head + end)
+    triton_config.write(ENSEMBLE, slow_repository / "together")
+    (slow_repository / "together/1").mkdir()
+    models = ["raises", "together"]
+    with (
+        started(slow_repository, models=models) as server,
+        grpcclient.InferenceServerClient(server.grpc) as client,
+    ):
+
+        def count(model):
+            counters = (f"nv_inference_request_{x}" for x in ("success", "failure"))
+            return tuple(read_counter(server.metrics, x, model) for x in counters)
+
+        for model in "raises", "returns", "together":
+            with pytest.raises(InferenceServerException):
+                client.infer(model, request())
+        wait_for(lambda: count("together")[1])
+        assert count("raises") == (0, 1)
+        assert count("returns") == (2, 0)  # one of them by way of the ensemble
+        assert count("together") == (0, 2)  # as documented
+
+
 # ------------------------------------------------------------- the client's retry
 
 
