@@ -30,8 +30,26 @@ CONTENTS = """
 ```{toctree}
 :hidden:
 :glob:
+:caption: 1 · The path
 
-notebooks/[0-9]*
+notebooks/0[0-8]*
+```
+
+```{toctree}
+:hidden:
+:glob:
+:caption: 2 · Faster
+
+notebooks/09*
+notebooks/1[0-2]*
+```
+
+```{toctree}
+:hidden:
+:glob:
+:caption: 3 · In service
+
+notebooks/1[3-8]*
 ```
 
 ```{toctree}
