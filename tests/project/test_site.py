@@ -96,7 +96,7 @@ def test_search_finds_a_word(page, site):
     page.locator("input.sidebar-search").fill("calibration")
     page.keyboard.press("Enter")
     results = page.locator("#search-results li a")
-    results.filter(has_text="03 · Build a TensorRT engine").first.wait_for()
+    results.filter(has_text="09 · Quantise to INT8").first.wait_for()
 
 
 def test_a_cell_is_copied(page, site):
