@@ -178,6 +178,7 @@ def test_the_first_cell_imports_what_two_sections_need(notebook, code):
 
 def test_all_lessons_together_are_short_enough():
     runs, first = write_readme.read_runs(), [x for x in NOTEBOOKS if x.stem < "08"]
+    assert [*runs] == [path.stem for path in NOTEBOOKS]
     minutes = [
         write_readme.minutes_to_read(nbformat.read(path, as_version=4))
         for path in first
