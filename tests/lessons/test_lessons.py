@@ -139,6 +139,15 @@ def test_every_exercise_has_its_solution_in_one_notebook(path, prose):
     assert text.startswith(f"# {path.stem[:2]} · Solutions: ")
 
 
+def test_later_parts_stand_on_part_1(path, code):
+    """Test_15 runs two of them there; here, what each asks for by name."""
+    if path.stem > "08":
+        source = "\n".join(cell.source for cell in code)
+        for name in re.findall(r'artifact\("([^"]+)"\)', source):
+            made_by = paths.MADE_BY[name]
+            assert made_by < "08" or made_by == path.stem, (name, made_by)
+
+
 # ----------------------------------------------------------------------- budgets
 
 LONGER = "10", "11", "12", "17"  # they measure
