@@ -72,6 +72,13 @@ def test_stores_no_stderr(code):
         assert "stderr" not in streams, cell.source
 
 
+def test_what_is_printed_is_not_blank(code):
+    """Lesson 02 once printed what a command had said, which was nothing."""
+    for cell in code:
+        printed = [x.text for x in cell.outputs if x.output_type == "stream"]
+        assert not printed or "".join(printed).strip(), cell.source
+
+
 def test_stores_no_path_of_a_machine(path):
     text = path.read_text()
     assert not re.search(r"/(home|root|Users|tmp|work)/(?!tritonbuild)", text)
