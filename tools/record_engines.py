@@ -1,4 +1,4 @@
-"""Measure what notebooks 03 to 07 show to readers who have no GPU.
+"""Measure what notebooks 04, 07, 09 and 12 show to readers who have no GPU.
 
     python tools/record_engines.py export FOLDER     # where PyTorch is
     python tools/record_engines.py engines FOLDER    # where TensorRT is
@@ -156,7 +156,7 @@ def time_onnxruntime(path):
 
 
 def write_reduced_models(path, images):
-    """Write FP16 and INT8 models beside an FP32 one, as notebooks 02 and 03 do."""
+    """Write FP16 and INT8 models beside an FP32 one, as notebooks 02 and 09 do."""
     import onnx
     from onnxconverter_common.float16 import convert_float_to_float16
     from onnxruntime.quantization import (
@@ -341,20 +341,15 @@ def run(folder):
     """Run ResNet-50's FP16 engine with what notebook 04 gives away, and compare."""
     import tensorrt
 
-    from helpers import parity
+    from helpers import parity, paths
 
-    notebook = (
-        Path(__file__).parents[1] / "notebooks/04_run_and_inspect_an_engine.ipynb"
-    )
-    cells = json.loads(notebook.read_text())["cells"]
+    notebook = paths.NOTEBOOKS / "04_run_and_inspect_an_engine.ipynb"
     lesson = {}
-    for cell in cells:
-        source = "".join(cell["source"])
-        if (
-            "copyable" in cell["metadata"].get("tags", ())
-            and "run_engine" not in lesson
-        ):
-            exec(source, lesson)
+    for cell in json.loads(notebook.read_text())["cells"]:
+        if "copyable" in cell["metadata"].get("tags", ()):
+            exec("".join(cell["source"]), lesson)
+        if "run_engine" in lesson:
+            break
     loaded = lesson["load_engine"]((folder / "resnet50_fp16.plan").read_bytes())
     stream = lesson["check"](lesson["cuda"].cudaStreamCreate())
     reference = np.load(folder / "resnet50.npz")

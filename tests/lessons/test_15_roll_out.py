@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -17,7 +18,7 @@ from served import answer_of, as_json, request, states, wait_for
 from tritonclient.utils import InferenceServerException
 
 import embedded_triton
-from conftest import make_model, started
+from conftest import make_model, started, taught
 from helpers import paths, triton_config
 
 pytestmark = pytest.mark.server
@@ -188,6 +189,24 @@ def test_the_cache_does_not_notice_a_new_file(repository):
     )
     assert (hits, misses, counts.execution_count) == (2, 1, 1)
     assert found == [3, 28]  # the old file's answer, and the new one's
+
+
+def test_a_roll_out_that_fails_leaves_nothing_behind(tmp_path):
+    """So that it can be repeated; and the server is told of nothing."""
+    roll_out = taught("15_roll_out_versions", "def roll_out(")["roll_out"]
+    loaded, model = [], tmp_path / "repository" / "classifier"
+    client = SimpleNamespace(load_model=loaded.append)
+    (model / "1").mkdir(parents=True)
+    (model / "1/model.onnx").write_text("old")
+    (tmp_path / "new.onnx").write_text("new")
+    for file, version in ("missing.onnx", "2"), ("new.onnx", "1"):
+        with pytest.raises(OSError):
+            roll_out(client, tmp_path / file, model, version)
+        assert not loaded and [x.name for x in model.iterdir()] == ["1"]
+        assert {x.name for x in tmp_path.iterdir()} == {"new.onnx", "repository"}
+    assert (model / "1/model.onnx").read_text() == "old"
+    roll_out(client, tmp_path / "new.onnx", model, "2")
+    assert (model / "2/model.onnx").read_text() == "new" and loaded == ["classifier"]
 
 
 @pytest.mark.slow

@@ -22,7 +22,6 @@ CLASSES = {
     "context": "IExecutionContext",
     "self._context": "IExecutionContext",
     "self._trt_runtime": "Runtime",
-    "kinds": "NetworkDefinitionCreationFlag",
     "flags": "NetworkDefinitionCreationFlag",
 }
 

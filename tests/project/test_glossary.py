@@ -15,8 +15,6 @@ ROW = re.compile(
 NO_TERMS = {
     "You will",
     "You need",
-    "one",
-    "all",
     "business logic scripting",  # under BLS
     "No container and no cluster ran here",
 }
