@@ -1,24 +1,24 @@
 """Sample images, reading, and the one preprocessing function, taught in notebook 01."""
 
 import http.client
+import importlib.util
 import re
 import urllib.request
 from pathlib import Path
 
 import cv2
 import numpy as np
-import skimage.data
 
-# Files inside the package scikit-image, with the licences that skimage.data names.
+# Files inside installed packages, with the licences that the packages name.
 SAMPLES = {
-    "coffee": ("coffee.png", "Rachel Michetti, CC0"),
-    "camera": ("camera.png", "Lav Varshney, CC0"),
-    "chelsea": ("chelsea.png", "Stéfan van der Walt, CC0"),
-    "rocket": ("rocket.jpg", "SpaceX, public domain"),
-    "clock": ("clock_motion.png", "Stéfan van der Walt, public domain"),
-    "coins": ("coins.png", "Brooklyn Museum, no known copyright restrictions"),
-    "astronaut": ("astronaut.png", "NASA, public domain"),
-    "hubble": ("hubble_deep_field.jpg", "NASA, public domain"),
+    "coffee": ("skimage/data/coffee.png", "Rachel Michetti, CC0"),
+    "camera": ("skimage/data/camera.png", "Lav Varshney, CC0"),
+    "chelsea": ("skimage/data/chelsea.png", "Stéfan van der Walt, CC0"),
+    "rocket": ("skimage/data/rocket.jpg", "SpaceX, public domain"),
+    "china": ("sklearn/datasets/images/china.jpg", "danielbuechele, CC BY 2.0"),
+    "flower": ("sklearn/datasets/images/flower.jpg", "vultilion, CC BY 2.0"),
+    "clock": ("skimage/data/clock_motion.png", "Stéfan van der Walt, public domain"),
+    "astronaut": ("skimage/data/astronaut.png", "NASA, public domain"),
 }
 FETCH_TIMEOUT = 15  # seconds without a byte
 MAX_DOWNLOAD = 50_000_000  # bytes
@@ -42,7 +42,9 @@ def sample(name):
     """
     if name not in SAMPLES:
         raise ValueError(f"no sample image {name!r}; there are {', '.join(SAMPLES)}")
-    return Path(skimage.data.__file__).parent / SAMPLES[name][0]
+    package, _, file = SAMPLES[name][0].partition("/")
+    (folder,) = importlib.util.find_spec(package).submodule_search_locations
+    return Path(folder) / file
 
 
 def _fetch(url):

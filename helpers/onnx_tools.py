@@ -1,9 +1,10 @@
-"""Describe an ONNX file."""
+"""Describe an ONNX file, and draw it."""
 
-from collections import Counter
+import logging
 from math import prod
 from pathlib import Path
 
+import netron
 import onnx
 import pandas as pd
 from onnx.helper import tensor_dtype_to_string
@@ -47,11 +48,23 @@ def describe(*files):
     return pd.DataFrame(columns)
 
 
-def count_operators(file):
-    """How often each operator occurs in an ONNX file, most frequent first.
+def show_graph(file, height=450):
+    """Netron's drawing of a model, in a frame of a notebook.
+
+    Netron serves the file on a free port of 127.0.0.1 until the process ends, or until
+    the next call.
+
+    Args:
+        file: path of an ONNX file.
+        height: of the frame, in pixels.
+
+    Returns:
+        An ``IPython.display.IFrame``.
 
     Raises:
         FileNotFoundError: there is no such file.
     """
-    nodes = onnx.load(file, load_external_data=False).graph.node
-    return dict(Counter(node.op_type for node in nodes).most_common())
+    logging.basicConfig(level=logging.WARNING)  # otherwise Netron prints all of INFO
+    netron.stop()
+    address = netron.start(str(file), ("127.0.0.1", 0), browse=False)
+    return netron.widget(address, height)

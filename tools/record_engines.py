@@ -12,8 +12,8 @@ The second makes FP16 and INT8 models of every ``NAME.onnx`` that has a ``NAME.n
 with four of them in FP32; it builds engines, reads, compares and times them. Both leave
 JSON files that name GPU, driver and versions. They are apart because TensorRT 8.6, the
 one complete build of TensorRT on PyPI, wants another Python than today's PyTorch.
-``run`` runs ``resnet50_fp16.plan`` with the function of notebook 04. ``serve`` serves
-``classifier_fp16.plan`` with the embedded Triton.
+``run`` runs ``classifier_fp16.plan`` with the function of notebook 04, and ``serve``
+serves it with the embedded Triton.
 """
 
 import argparse
@@ -338,7 +338,7 @@ def engines(folder, names=()):
 
 
 def run(folder):
-    """Run ResNet-50's FP16 engine with what notebook 04 gives away, and compare."""
+    """Run the classifier's FP16 engine with notebook 04's function, and compare."""
     import tensorrt
 
     from helpers import parity, paths
@@ -350,9 +350,9 @@ def run(folder):
             exec("".join(cell["source"]), lesson)
         if "run_engine" in lesson:
             break
-    loaded = lesson["load_engine"]((folder / "resnet50_fp16.plan").read_bytes())
+    loaded = lesson["load_engine"]((folder / "classifier_fp16.plan").read_bytes())
     stream = lesson["check"](lesson["cuda"].cudaStreamCreate())
-    reference = np.load(folder / "resnet50.npz")
+    reference = np.load(folder / "classifier.npz")
     inputs = {"input": reference["input"]}
     logits = lesson["run_engine"](loaded, inputs, stream)["logits"]
     measures = parity.compare(reference["logits"], logits)

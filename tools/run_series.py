@@ -92,8 +92,14 @@ def execute(path):
         client.execute(stdout=log, stderr=log)
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = [tidy(x) for x in cell.outputs if x.get("name") != "stderr"]
+            cell.outputs = [tidy(x) for x in cell.outputs if is_lasting(x)]
     return notebook
+
+
+def is_lasting(output):
+    """Neither a library's warning nor a frame of a server that ends with the kernel."""
+    frame = "<iframe" in output.get("data", {}).get("text/html", "")
+    return not frame and output.get("name") != "stderr"
 
 
 def tidy(output):

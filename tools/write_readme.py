@@ -23,6 +23,7 @@ RUNS = paths.TWO_CORES / "series.json"
 WORDS_PER_MINUTE = 238
 # Our own estimates, in seconds.
 LINE_OF_CODE, LINE_OF_OUTPUT, FIGURE = 3, 1, 20
+PICTURE = re.compile(r"!\[.*?\]\(.*?\)")
 
 # Rows of a README: a lesson, and a part of the series with the sums of its lessons.
 LESSON = re.compile(
@@ -40,7 +41,8 @@ def minutes_to_read(notebook):
     seconds = 0
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            seconds += len(cell.source.split()) * 60 / WORDS_PER_MINUTE
+            prose, figures = PICTURE.subn("", cell.source)
+            seconds += len(prose.split()) * 60 / WORDS_PER_MINUTE + figures * FIGURE
             continue
         seconds += len(cell.source.splitlines()) * LINE_OF_CODE
         for output in cell.outputs:

