@@ -1,5 +1,6 @@
 """The series as a site: ``make site`` builds it with Sphinx into ``artifacts/site``."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -86,6 +87,17 @@ def add_contents(app, docname, source):
         source[0] += CONTENTS
 
 
+def describe_figures(app, docname, source):
+    """Give a cell's figures the alternative text in its metadata, as nbconvert does."""
+    if docname.startswith("notebooks/"):
+        notebook = json.loads(source[0])
+        for cell in notebook["cells"]:
+            if "alt" in cell["metadata"]:
+                image = {"image": {"alt": cell["metadata"]["alt"]}}
+                cell["metadata"]["mystnb"] = image
+        source[0] = json.dumps(notebook)
+
+
 def add_index(app, exception):
     """The first page under the name that a web server looks for."""
     if exception is None and app.builder.format == "html":
@@ -95,4 +107,5 @@ def add_index(app, exception):
 
 def setup(app):
     app.connect("source-read", add_contents)
+    app.connect("source-read", describe_figures)
     app.connect("build-finished", add_index)

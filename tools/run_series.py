@@ -151,15 +151,15 @@ def write_index():
     return index
 
 
-def read_last_figure(notebook):
-    """PNG file of the notebook's last figure; that of 07 is the README's picture."""
+def read_first_figure(notebook):
+    """PNG file of the notebook's first figure; that of 07 is the README's picture."""
     figures = [
         output.data["image/png"]
         for cell in notebook.cells
         for output in cell.get("outputs", ())
         if "image/png" in output.get("data", ())
     ]
-    return b64decode(figures[-1])
+    return b64decode(figures[0])
 
 
 def main():
@@ -194,7 +194,7 @@ def main():
             for solution in path.parent.glob(f"solutions/{path.stem[:2]}_*.ipynb"):
                 nbformat.write(execute(solution), solution)
             if path.stem == PREDICTING:
-                PICTURE.write_bytes(read_last_figure(notebook))
+                PICTURE.write_bytes(read_first_figure(notebook))
         else:
             write_executed(notebook, path.stem)
             classified |= path.stem == PREDICTING

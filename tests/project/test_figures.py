@@ -146,3 +146,13 @@ def test_every_picture_in_a_text_has_words_in_its_place():
         assert len(words.split()) > 3 or re.search("[一-鿿]", words), (name, target)
     shown = {target.rpartition("/")[2] for _, _, target in pictures}
     assert {path.name for path in FIGURES} <= shown
+
+
+def test_every_figure_that_a_cell_draws_has_words_in_its_place():
+    for path in sorted(paths.NOTEBOOKS.rglob("[0-9]*.ipynb")):
+        for cell in nbformat.read(path, as_version=4).cells:
+            drawn = any(
+                "image/png" in x.get("data", ()) for x in cell.get("outputs", ())
+            )
+            words = cell.metadata.get("alt", "").split()
+            assert drawn == (len(words) > 5), (path.name, cell.source)

@@ -5,7 +5,7 @@ import re
 import nbformat
 import pytest
 
-from helpers import paths
+from helpers import engine, paths
 from tools import run_series, write_readme
 from tools.lessons import lesson_paths
 
@@ -41,7 +41,20 @@ def test_the_times_of_a_notebook_hold(path):
 def test_the_picture_is_that_of_notebook_07():
     path = paths.NOTEBOOKS / "07_classify_from_a_client.ipynb"
     notebook = nbformat.read(path, as_version=4)
-    assert run_series.PICTURE.read_bytes() == run_series.read_last_figure(notebook)
+    assert run_series.PICTURE.read_bytes() == run_series.read_first_figure(notebook)
+
+
+def test_its_two_figures_are_those_that_were_measured():
+    texts = [
+        (paths.ROOT / name).read_text() for name in ("README.md", "README.zh-CN.md")
+    ]
+    pytorch = engine.read_recording("pytorch")["latency ms"]
+    fast = pytorch["PyTorch FP16, channels last"]["64"]
+    ratio = fast / engine.read_recording("resnet50_fp16")["latency ms"]["64"]
+    table = (paths.ROOT / "docs" / "benchmark.md").read_text()
+    served = re.search(r"\| images/s over gRPC / in this process \| ([\d.]+)", table)[1]
+    for text in texts:
+        assert f" {ratio:.1f}" in text and f" {served}" in text
 
 
 def test_a_time_that_is_not_there_is_named():

@@ -69,14 +69,23 @@ def test_an_output_is_stored_without_paths_of_this_machine():
     assert error.traceback == ["ValueError: no x"]
 
 
-def test_the_last_figure_of_several_is_read():
+def test_a_frame_of_a_server_that_ends_with_the_kernel_is_not_stored():
+    new = nbformat.v4.new_output
+    frame = {"text/html": '<iframe src="http://127.0.0.1:1"></iframe>'}
+    assert not series.is_lasting(new("display_data", data=frame))
+    assert not series.is_lasting(new("stream", name="stderr", text="a warning"))
+    assert series.is_lasting(new("display_data", data={"text/html": "<table>"}))
+    assert series.is_lasting(new("stream", text="<iframe"))
+
+
+def test_the_first_figure_of_several_is_read():
     figures = [
         nbformat.v4.new_output("display_data", data={"image/png": data})
         for data in ("b25l", "dHdv")
     ]
     cell = nbformat.v4.new_code_cell(outputs=figures)
     notebook = nbformat.v4.new_notebook(cells=[cell])
-    assert series.read_last_figure(notebook) == b"two"
+    assert series.read_first_figure(notebook) == b"one"
 
 
 def test_a_page_links_to_the_other_pages(monkeypatch, tmp_path):
