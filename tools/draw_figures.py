@@ -143,7 +143,7 @@ def path():
     for x, y, number in ((300, 44, "02"), (510, 44, "04"), (76, 202, "07")):
         figure.badge(x, y, f"check {number}", "check")
     figure.badge(37, 30, "01")
-    figure.text(62, 36, "<is the lesson")
+    figure.text(62, 36, "<lesson")
     proved = "*Every arrow is checked:", "the same pictures go through both sides"
     figure.box(20, 404, 560, 64, *proved, kind="check")
     return figure
