@@ -159,13 +159,13 @@ _ROWS = [
     (
         "embedded Triton",
         _embedded_triton,
-        "serve models without Docker (05 to 11)",
+        "serve models without Docker (from 05 on)",
         "notebook 00 installs it",
     ),
     (
         "Docker",
         _docker,
-        "serve them with NVIDIA's container (05, 07 to 11)",
+        "serve them with NVIDIA's container (05, and from 07 on)",
         "nothing: the embedded Triton serves instead",
     ),
     (
