@@ -228,7 +228,7 @@ def build():
         "the network, a profile with the smallest, the best and the largest shape, and "
         "a config with the limits of memory and the GPUs to build for. It fuses "
         "layers, chooses a kernel for each fused layer, and plans the memory. The "
-        "result is a plan, the file of an engine, for one kind of GPU.",
+        "result is a plan, the file of an engine, for the GPUs that it was built for.",
     )
     figure.arrow((110, 92), (110, 132))
     figure.arrow((110, 196), (110, 236))
@@ -249,7 +249,7 @@ def build():
         )
     ):
         figure.box(34, 278 + 39 * number, 532, 34, words)
-    plan = "*plan", "the engine in a file, for one kind of GPU"
+    plan = "*plan", "the engine, saved for the GPUs it was built for"
     figure.box(80, 440, 440, 72, *plan, kind="file")
     figure.text(
         300, 540, "strongly typed: every layer keeps the type it had in the file"
