@@ -4,6 +4,7 @@ import http.client
 import importlib.util
 import re
 import urllib.request
+import zlib
 from pathlib import Path
 
 import cv2
@@ -74,6 +75,18 @@ def is_animated(data):
     return 0 < data.find(b"acTL") < data.find(b"IDAT")
 
 
+def drop_colour_profile(data):
+    """A PNG file without its profile, about which libpng may print warnings."""
+    begin = data.find(b"iCCP")
+    if not 4 < begin < data.find(b"IDAT"):
+        return data
+    end = begin + 8 + int.from_bytes(data[begin - 4 : begin], "big")
+    check = int.from_bytes(data[end - 4 : end], "big")
+    if zlib.crc32(data[begin : end - 4]) != check:  # it only looks like one
+        return data
+    return data[: begin - 4] + data[end:]
+
+
 def decode(data, max_pixels=2**30):
     """Decode a JPEG, PNG or WebP file, as lesson 13's server does.
 
@@ -101,6 +114,8 @@ def decode(data, max_pixels=2**30):
     if kind != "JPEG" and re.search(TURNED, data):
         found = f"found a {kind} that its EXIF data turn"
         raise ValueError(f"{found}; expected an upright one, or a JPEG")
+    if kind == "PNG":
+        data = drop_colour_profile(data)
     flags = cv2.IMREAD_COLOR if kind == "JPEG" else cv2.IMREAD_UNCHANGED
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)

@@ -2,6 +2,7 @@
 
 import socket
 import struct
+import zlib
 from functools import partial
 from http.server import (
     BaseHTTPRequestHandler,
@@ -242,3 +243,18 @@ def test_preprocess_crops_the_centre_and_normalises(size):
     assert tensor.shape == (3, 224, 224) and tensor.dtype == np.float32
     assert tensor.min() == -2 and tensor[:, 111:113, 111:113].max() == 2
     assert tensor.flags["C_CONTIGUOUS"]
+
+
+def test_a_colour_profile_is_dropped_where_it_is_one(capfd):
+    whole = images.sample("chelsea").read_bytes()
+    profile = zlib.compress(b"no profile at all")
+    content = b"iCCPname\0\0" + profile
+    length, check = len(content) - 4, zlib.crc32(content)
+    chunk = length.to_bytes(4, "big") + content + check.to_bytes(4, "big")
+    given = whole[:33] + chunk + whole[33:]  # after the header
+    assert images.drop_colour_profile(given).count(b"iCCP") == whole.count(b"iCCP")
+    for data in b"", b"iCCP", given[:60], whole.replace(b"iCCP", b"iCCQ"):
+        assert images.drop_colour_profile(data) == data
+    for name in images.SAMPLES:
+        images.read(images.sample(name))
+    assert "libpng" not in capfd.readouterr().err

@@ -1,6 +1,7 @@
 """Decode a picture and prepare it for a network: the code of ``helpers/images.py``."""
 
 import re
+import zlib
 
 import cv2
 import numpy as np
@@ -24,6 +25,18 @@ def is_animated(data):
     return 0 < data.find(b"acTL") < data.find(b"IDAT")
 
 
+def drop_colour_profile(data):
+    """A PNG file without its profile, about which libpng may print warnings."""
+    begin = data.find(b"iCCP")
+    if not 4 < begin < data.find(b"IDAT"):
+        return data
+    end = begin + 8 + int.from_bytes(data[begin - 4 : begin], "big")
+    check = int.from_bytes(data[end - 4 : end], "big")
+    if zlib.crc32(data[begin : end - 4]) != check:  # it only looks like one
+        return data
+    return data[: begin - 4] + data[end:]
+
+
 def decode(data, max_pixels):
     """(height, width, 3) uint8, RGB, or a ValueError that says what was found."""
     found = f"found {len(data):,} bytes"
@@ -36,6 +49,8 @@ def decode(data, max_pixels):
     if kind != "JPEG" and re.search(TURNED, data):
         found = f"found a {kind} that its EXIF data turn"
         raise ValueError(f"{found}; expected an upright one, or a JPEG")
+    if kind == "PNG":
+        data = drop_colour_profile(data)
     flags = cv2.IMREAD_COLOR if kind == "JPEG" else cv2.IMREAD_UNCHANGED
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
