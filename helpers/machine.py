@@ -144,7 +144,7 @@ _ROWS = [
         "NVIDIA GPU and driver",
         gpu,
         "run TensorRT engines",
-        "nothing",
+        "nothing to do",
     ),
     ("Python", platform.python_version, "run the notebooks (3.11 or 3.12)", ""),
     ("PyTorch", lambda: _version("torch"), "define and export the network (01)", ""),
@@ -154,7 +154,7 @@ _ROWS = [
         "TensorRT",
         _tensorrt,
         "build engines (03), walk a network (04)",
-        "pip install -r requirements-gpu.txt on a machine with a GPU",
+        "with a GPU: pip install -r requirements-gpu.txt",
     ),
     (
         "embedded Triton",
@@ -166,13 +166,13 @@ _ROWS = [
         "Docker",
         _docker,
         "serve them with NVIDIA's container (05, and from 07 on)",
-        "nothing: the embedded Triton serves instead",
+        "nothing to do: the embedded Triton serves instead",
     ),
     (
         "ResNet-50 weights",
         _resnet50_weights,
         "ask ResNet-50 about pictures",
-        "notebook 01 downloads them, or another classifier answers",
+        "01 tries to download them; without, another network answers",
     ),
 ]
 
