@@ -7,6 +7,7 @@ from pathlib import Path
 import netron
 import onnx
 import pandas as pd
+from IPython.display import HTML
 from onnx.helper import tensor_dtype_to_string
 
 
@@ -49,22 +50,26 @@ def describe(*files):
 
 
 def show_graph(file, height=450):
-    """Netron's drawing of a model, in a frame of a notebook.
+    """Netron's drawing of a model, in a frame that opens on a click.
 
-    Netron serves the file on a free port of 127.0.0.1 until the process ends, or until
-    the next call.
+    Not before: Netron takes the keyboard, and the next Shift+Enter would consent to its
+    usage reports. It serves the file on a free port of 127.0.0.1 until the process ends
+    or the next call.
 
     Args:
         file: path of an ONNX file.
         height: of the frame, in pixels.
 
     Returns:
-        An ``IPython.display.IFrame``.
+        An ``IPython.display.HTML``.
 
     Raises:
         FileNotFoundError: there is no such file.
     """
     logging.basicConfig(level=logging.WARNING)  # otherwise Netron prints all of INFO
     netron.stop()
-    address = netron.start(str(file), ("127.0.0.1", 0), browse=False)
-    return netron.widget(address, height)
+    host, port = netron.start(str(file), ("127.0.0.1", 0), browse=False)
+    frame = f'src="http://{host}:{port}" width="100%" height="{height}" loading="lazy"'
+    return HTML(
+        f"<details><summary>Open Netron</summary><iframe {frame}></iframe></details>"
+    )

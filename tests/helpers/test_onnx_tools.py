@@ -44,8 +44,8 @@ def test_parameters_are_counted_and_megabytes_are_those_of_a_disk(tmp_path):
 
 def test_netron_serves_one_graph_on_this_machine_alone(tmp_path, doubling_model):
     onnx.save(doubling_model, tmp_path / "double.onnx")
-    urls = [onnx_tools.show_graph(tmp_path / "double.onnx").src for _ in range(2)]
-    assert all(re.fullmatch(r"http://127\.0\.0\.1:\d+", url) for url in urls)
+    shown = [onnx_tools.show_graph(tmp_path / "double.onnx").data for _ in range(2)]
+    urls = [re.search(r'src="(http://127\.0\.0\.1:\d+)"', x)[1] for x in shown]
     with urllib.request.urlopen(f"{urls[1]}/data/double.onnx") as answer:
         assert answer.read() == (tmp_path / "double.onnx").read_bytes()
     with pytest.raises(OSError):  # the second call has stopped the first server
@@ -53,3 +53,18 @@ def test_netron_serves_one_graph_on_this_machine_alone(tmp_path, doubling_model)
     netron.stop()
     with pytest.raises(FileNotFoundError, match=r"none\.onnx"):
         onnx_tools.show_graph(tmp_path / "none.onnx")
+
+
+def test_netron_is_not_loaded_before_a_click(tmp_path, doubling_model, browser):
+    """It would take the keyboard, and with it the consent that it asks for."""
+    onnx.save(doubling_model, tmp_path / "double.onnx")
+    shown, asked = onnx_tools.show_graph(tmp_path / "double.onnx").data, []
+    page = browser.new_page()
+    page.on("request", lambda request: asked.append(request.url))
+    page.set_content(shown)
+    page.wait_for_timeout(1000)
+    assert not asked
+    page.get_by_text("Open Netron").click()
+    page.frame_locator("iframe").get_by_text("Accept").wait_for()
+    page.close()
+    netron.stop()
