@@ -32,8 +32,8 @@ STYLE = f"""
     .bold {{ font-weight: bold }}
     .code {{ font-family: {MONO} }}
     .badge {{ font-weight: bold; fill: #ffffff }}
-    .arrow {{ fill: none; stroke: #1b1f24; stroke-width: 2 }}
-    .proof {{ fill: none; stroke: #00704f; stroke-width: 2; stroke-dasharray: 5 4 }}"""
+    .arrow {{ fill: none; stroke: #1b1f24; stroke-width: 2 }}"""
+FOLDER = paths.NOTEBOOKS / "figures"
 
 
 class Figure:
@@ -44,11 +44,12 @@ class Figure:
         self.height, self.title, self.description = height, title, description
         self.parts = []
 
-    def arrow(self, *points, style="arrow"):
-        """A line through points (x, y), with a head; ``proof`` has dashes and none."""
-        head = ' marker-end="url(#head)"' if style == "arrow" else ""
+    def arrow(self, *points):
+        """A line through points (x, y), with a head at the last."""
         route = " L ".join(f"{x} {y}" for x, y in points)
-        self.parts.append(f'<path class="{style}"{head} d="M {route}"/>')
+        self.parts.append(
+            f'<path class="arrow" marker-end="url(#head)" d="M {route}"/>'
+        )
 
     def text(self, x, y, words):
         """One line; ``*`` in front makes it bold, ``#`` code, ``<`` begins it at x."""
@@ -60,19 +61,27 @@ class Figure:
         kind = f' class="{" ".join(classes)}"' if classes else ""
         self.parts.append(f'<text{kind} x="{x:g}" y="{y:g}">{escape(words)}</text>')
 
-    def box(self, x, y, width, height, *lines, kind="plain", top=None):
-        """A box with lines of text, in its middle or from ``top`` units on."""
+    def box(self, x, y, width, height, *lines, kind="plain"):
+        """A box with lines of text in its middle."""
         fill, edge = COLOURS[kind]
         self.parts.append(
             f'<g><rect x="{x}" y="{y}" width="{width}" height="{height}" rx="8" '
             f'fill="{fill}" stroke="{edge}" stroke-width="1.5"/>'
         )
-        if top is None:
-            top = (height - LINE * (len(lines) - 1)) / 2 + TEXT / 3
+        top = (height - LINE * (len(lines) - 1)) / 2 + TEXT / 3
         for number, words in enumerate(lines):
             start = x + (14 if words.startswith("<") else width / 2)
             self.text(start, y + top + LINE * number, words)
         self.parts.append("</g>")
+
+    def chain(self, x, width, boxes):
+        """Boxes (y, height, kind, lines ...) with an arrow from each to the next."""
+        middle, end = x + width // 2, None
+        for y, height, kind, *lines in boxes:
+            if end:
+                self.arrow((middle, end), (middle, y))
+            self.box(x, y, width, height, *lines, kind=kind)
+            end = y + height
 
     def badge(self, x, y, words, kind="work"):
         """Words on a dark ground, around (x, y)."""
@@ -163,30 +172,21 @@ def bottleneck():
     figure.text(155, 34, "*in PyTorch")
     figure.text(435, 34, "*in the ONNX file")
     step, high, top = 52, 38, 76
-    left = [f"Conv {size}|BatchNorm|ReLU" for size in ("1×1", "3×3", "1×1")]
-    left = "|".join(left).split("|")
-    left.insert(8, "Add")
-    for number, name in enumerate(left):
-        y = top + step * number
-        kind = {"B": "gone", "C": "work"}.get(name[0], "plain")
-        if number:
-            figure.arrow((155, y - step + high), (155, y))
-        figure.box(60, y, 190, high, name, kind=kind)
+    kinds = {"Conv": "work", "BatchNorm": "gone"}
+    left = ["Conv 1×1", "BatchNorm", "ReLU", "Conv 3×3", "BatchNorm", "ReLU"]
+    left += ["Conv 1×1", "BatchNorm", "Add", "ReLU"]
+    right = {0: "Conv 1×1 + bias", 2: "Relu", 3: "Conv 3×3 + bias", 5: "Relu"}
+    right |= {6: "Conv 1×1 + bias", 8: "Add", 9: "Relu"}
+    for x, rows in (60, dict(enumerate(left))), (340, right):
+        boxes = []
+        for number, name in rows.items():
+            more = step if "bias" in name else 0  # with its batch normalisation
+            kind = kinds.get(name.split()[0], "plain")
+            boxes.append((top + step * number, high + more, kind, name))
+        figure.chain(x, 190, boxes)
     add = top + step * left.index("Add") + high / 2
     figure.arrow((155, 46), (155, top))
     figure.arrow((155, 57), (36, 57), (36, add), (60, add))
-    rows = {0: "Conv 1×1 + bias", 2: "Relu", 3: "Conv 3×3 + bias", 5: "Relu"}
-    rows |= {6: "Conv 1×1 + bias", 8: "Add", 9: "Relu"}
-    before = None
-    for number, name in rows.items():
-        y = top + step * number
-        high_here = step + high if "Conv" in name else high
-        if before:
-            figure.arrow((435, before), (435, y))
-        figure.box(
-            340, y, 190, high_here, name, kind="work" if "C" in name else "plain"
-        )
-        before = y + high_here
     figure.arrow((435, 46), (435, top))
     figure.arrow((435, 57), (564, 57), (564, add), (530, add))
     figure.text(300, 614, "the outer line is the skip connection")
@@ -270,19 +270,14 @@ def layers():
     figure.text(150, 40, "*nodes of the graph")
     figure.text(450, 40, "*layers of the engine")
     nodes = ["Conv 1×1", "Clip", "Pad", "Conv, depthwise", "Clip", "Conv 1×1"]
-    for number, name in enumerate(nodes):
-        y = 58 + 60 * number
-        if number:
-            figure.arrow((150, y - 20), (150, y))
-        kind = "work" if name.startswith("Conv") else "plain"
-        figure.box(50, y, 200, 40, name, kind=kind)
+    kinds = ["work" if name.startswith("Conv") else "plain" for name in nodes]
+    rows = enumerate(zip(kinds, nodes))
+    figure.chain(50, 200, [(58 + 60 * i, 40, *row) for i, row in rows])
     groups = ((0, 2, "Conv + Clip"), (2, 3, "Pad + Conv + Clip"), (5, 1, "Conv"))
-    for first, count, name in groups:
-        y, high = 58 + 60 * first, 60 * count - 20
-        if first:
-            figure.arrow((450, y - 20), (450, y))
-        figure.arrow((258, y + high / 2), (342, y + high / 2))
-        figure.box(350, y, 200, high, name, kind="work")
+    boxes = [(58 + 60 * i, 60 * n - 20, "work", name) for i, n, name in groups]
+    figure.chain(350, 200, boxes)
+    for y, height, *_ in boxes:
+        figure.arrow((258, y + height / 2), (342, y + height / 2))
     figure.text(300, 452, "in the whole FP16 engine: 413 layers became 55")
     return figure
 
@@ -336,11 +331,8 @@ def request():
         ("*backend", "the part that runs the file: onnxruntime, tensorrt"),
     )
     figure.arrow((240, 60), (240, 148))
-    for number, words in enumerate(rows):
-        y = 148 + 78 * number
-        if number:
-            figure.arrow((300, y - 18), (300, y))
-        figure.box(36, y, 506, 60, *words)
+    boxes = [(148 + 78 * i, 60, "plain", *words) for i, words in enumerate(rows)]
+    figure.chain(36, 506, boxes)
     figure.arrow((542, 568), (562, 568), (562, 90), (380, 90), (380, 60))
     figure.text(488, 80, "each its answer")
     return figure
@@ -383,7 +375,7 @@ def binary():
 FIGURES = (path, bottleneck, parity, build, layers, config, request, binary)
 
 
-def draw(folder=paths.NOTEBOOKS / "figures"):
+def draw(folder=FOLDER):
     """Write every diagram as ``NAME.svg``."""
     folder.mkdir(exist_ok=True)
     for make in FIGURES:
@@ -397,7 +389,7 @@ def use_common_brackets(route):
     route.fulfill(response=response, body=body)
 
 
-def photograph_graph(path=paths.NOTEBOOKS / "figures" / "netron.png"):
+def photograph_graph(path=FOLDER / "netron.png"):
     """The first nodes of ``artifacts/resnet50.onnx``, as Netron shows them."""
     import netron
     from playwright.sync_api import sync_playwright

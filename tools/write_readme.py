@@ -23,7 +23,7 @@ RUNS = paths.TWO_CORES / "series.json"
 WORDS_PER_MINUTE = 238
 # Our own estimates, in seconds.
 LINE_OF_CODE, LINE_OF_OUTPUT, FIGURE = 3, 1, 20
-PICTURE = re.compile(r"!\[.*?\]\(.*?\)")
+PICTURE = re.compile(r"!\[(.*?)\]\((.+?)\)")  # its words, and its file
 
 # Rows of a README: a lesson, and a part of the series with the sums of its lessons.
 LESSON = re.compile(

@@ -159,7 +159,8 @@ def body(tree, name):
 def test_the_server_reads_and_prepares_with_the_code_of_the_client():
     server = paths.MODEL_REPOSITORY / "preprocess/1/pictures.py"
     one, other = ast.parse(server.read_text()), ast.parse(inspect.getsource(images))
-    for name in "is_animated", "decode", "make_rgb", "preprocess":
+    names = "is_animated", "drop_colour_profile", "decode", "make_rgb", "preprocess"
+    for name in names:
         assert body(one, name) == body(other, name), name
     constants = [
         {

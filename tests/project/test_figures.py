@@ -6,14 +6,22 @@ import nbformat
 import pytest
 
 from helpers import paths
-from tools import draw_figures
+from tools import draw_figures, write_readme
 from tools.lessons import lesson_paths
 
 FIGURES = sorted((paths.NOTEBOOKS / "figures").glob("*.svg"))
 # As the figure asks, and the widest font that a system puts in its place.
 FONTS = ["", "text { font-family: 'DejaVu Sans' !important }"]
 WIDTHS = [355, 600]  # a phone of 390 pixels, and a diagram's own
-MISTAKES = """() => {
+OWN_BOX = """
+    const ownBox = text => {
+        let group = text.parentNode;
+        while (!group.querySelector(':scope > rect')) group = group.parentNode;
+        return group.querySelector(':scope > rect');
+    };"""
+MISTAKES = (
+    f"() => {{{OWN_BOX}"
+    + """
     const box = x => x.getBoundingClientRect();
     const apart = (a, b) => a.right <= b.left || b.right <= a.left
         || a.bottom <= b.top || b.bottom <= a.top;
@@ -23,9 +31,7 @@ MISTAKES = """() => {
     const rects = [...document.querySelectorAll('rect')];
     const found = [];
     for (const text of texts) {
-        let group = text.parentNode;
-        while (!group.querySelector(':scope > rect')) group = group.parentNode;
-        if (!inside(box(text), box(group.querySelector(':scope > rect'))))
+        if (!inside(box(text), box(ownBox(text))))
             found.push(`${text.textContent}: leaves its box`);
         for (const rect of rects)
             if (!inside(box(text), box(rect)) && !apart(box(text), box(rect)))
@@ -36,10 +42,13 @@ MISTAKES = """() => {
     }
     return found;
 }"""
+)
 
 
 # How far the darker of two colours is from the lighter, as WCAG 2 defines it.
-SMALL_OR_PALE = """() => {
+SMALL_OR_PALE = (
+    f"() => {{{OWN_BOX}"
+    + """
     const light = colour => {
         const [r, g, b] = colour.match(/[0-9.]+/g).slice(0, 3).map(x => x / 255)
             .map(x => x <= 0.03928 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4);
@@ -51,14 +60,13 @@ SMALL_OR_PALE = """() => {
     for (const text of document.querySelectorAll('text')) {
         const size = scale * parseFloat(getComputedStyle(text).fontSize);
         if (size < 10) found.push(`${text.textContent}: ${size} pixels`);
-        let group = text.parentNode;
-        while (!group.querySelector(':scope > rect')) group = group.parentNode;
-        const both = [fill(text), fill(group.querySelector(':scope > rect'))];
+        const both = [fill(text), fill(ownBox(text))];
         const contrast = (Math.max(...both) + 0.05) / (Math.min(...both) + 0.05);
         if (contrast < 4.5) found.push(`${text.textContent}: contrast ${contrast}`);
     }
     return found;
 }"""
+)
 
 
 @pytest.fixture(params=["light", "dark"])
@@ -140,7 +148,7 @@ def test_every_picture_in_a_text_has_words_in_its_place():
     pictures = [
         (name, *picture)
         for name, text in texts.items()
-        for picture in re.findall(r"!\[(.*?)\]\((.+?)\)", text)
+        for picture in write_readme.PICTURE.findall(text)
     ]
     for name, words, target in pictures:
         assert len(words.split()) > 3 or re.search("[一-鿿]", words), (name, target)
