@@ -7,10 +7,13 @@ help:           ## explain these targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
 
 run: setup      ## run Part 1, from PyTorch to predictions on pictures
-	.venv/bin/python -m tools.run_series 00 01 02 03 04 05 06 07
+	.venv/bin/python -m tools.run_series 00 01 02 03 04 05 06 07 08
 
 run-all: setup  ## run every lesson
 	.venv/bin/python -m tools.run_series
+
+project: setup  ## write lesson 08 as programs: make project FOLDER=~/tagger
+	.venv/bin/python -m new_project "$(FOLDER)"
 
 lab: setup      ## open the notebooks in JupyterLab
 	.venv/bin/jupyter lab notebooks
@@ -45,4 +48,4 @@ setup:          ## install what the lessons need into .venv and .venv-triton
 dev:
 	$(call set_up,--dev)
 
-.PHONY: help run run-all lab check test test-slow site benchmark clean setup dev
+.PHONY: help run run-all project lab check test test-slow site benchmark clean setup dev

@@ -8,7 +8,7 @@ project = "PyTorch to Triton"
 extensions = ["myst_nb", "sphinx.ext.githubpages", "sphinx_copybutton"]
 root_doc = "README"
 include_patterns = ["*.md", "docs/*.md", "notebooks/**.ipynb"]
-exclude_patterns = [".venv*", "artifacts"]
+exclude_patterns = [".venv*", "artifacts", "my_network"]
 
 html_theme = "furo"
 html_title = project
@@ -57,7 +57,6 @@ notebooks/1[3-8]*
 :hidden:
 :caption: Further
 
-docs/your_own_network
 docs/gpu_and_docker
 docs/several_servers
 docs/check_a_repository

@@ -4,6 +4,7 @@ What its tensors are is in tensors.py.
 """
 
 import ast
+import re
 from functools import partial
 
 import onnx
@@ -83,6 +84,44 @@ def check_onnx_file(model, path, place):
             found=f"{what} {found}",
             expected=f"at most {highest}, for ONNX Runtime {model.server.onnxruntime}",
             fix="Export with a lower opset_version, or use a newer server",
+        )
+    _check_onnx_rules(model, onnx_model, place)
+
+
+# What of onnx.checker's findings ONNX Runtime refuses too. It loads other files that
+# the checker refuses: nodes in any order, a graph without a name.
+REFUSED = re.compile(
+    "single static assignment|Unrecognized attribute|input size|output size|"
+    "is deprecated|not an output of any node"
+)
+
+
+def _check_onnx_rules(model, onnx_model, place):
+    """What ``onnx.checker`` says of the graph. Empties the model's weights, so that it
+    takes milliseconds for a model of any size."""
+    for tensor in onnx_model.graph.initializer:
+        name, data_type = tensor.name, tensor.data_type
+        tensor.Clear()
+        tensor.name, tensor.data_type = name, data_type
+        tensor.dims.append(0)
+    try:
+        onnx.checker.check_model(onnx_model)
+    except onnx.checker.ValidationError as error:
+        found = str(error).partition("\n")[0].strip()
+        if found.startswith("Field '"):
+            return  # a shape or a name is missing; no server needs them
+        twice = re.search("however '(.+)' has been used as (in|out)put names", found)
+        refused = REFUSED.search(found)
+        add = model.add_error if refused else model.add_warning
+        add(
+            found=f"onnx.checker says: {found}",
+            expected="a graph that follows the rules of ONNX",
+            fix=f"Export it with another name than {twice[1]} in output_names"
+            if twice
+            else "Export it again with the current exporter"
+            + ("" if refused else "; ONNX Runtime may load it all the same"),
+            link="model_repository.html#onnx-models",
+            file=place,
         )
 
 

@@ -1,8 +1,8 @@
 """Every notebook was run once, top to bottom, and keeps the house style."""
 
 import ast
+import os
 import re
-import shutil
 import subprocess
 import sys
 
@@ -104,6 +104,7 @@ def test_no_cell_ends_in_a_semicolon(code):
 def test_cells_are_short(code):
     for cell in code:
         whole_file = cell.source.startswith("%%writefile ")
+        whole_file |= "\nNETWORK = " in cell.source  # the reader's part of lesson 08
         assert whole_file or cell.source.count("\n") < 25, cell.source
 
 
@@ -148,12 +149,12 @@ def test_every_exercise_has_its_solution_in_one_notebook(path, prose):
 
 def test_later_parts_stand_on_part_1(path, code):
     """Test_15 runs two of them there; here, what each asks for by name."""
-    if path.stem > "08":
+    if path.stem > "09":
         source = "\n".join(cell.source for cell in code)
         for name in re.findall(r'artifact\("([^"]+)"\)', source):
             its_own = f'ARTIFACTS / "{name}"' in source
             made_by = path.stem if its_own else paths.MADE_BY[name]
-            assert made_by < "08" or made_by == path.stem, name
+            assert made_by < "09" or made_by == path.stem, name
 
 
 # ----------------------------------------------------------------------- budgets
@@ -194,18 +195,19 @@ def test_the_first_cell_imports_what_two_sections_need(notebook, code):
 
 
 def test_all_lessons_together_are_short_enough():
-    runs, first = write_readme.read_runs(), [x for x in NOTEBOOKS if x.stem < "08"]
+    runs, first = write_readme.read_runs(), [x for x in NOTEBOOKS if x.stem < "09"]
     assert [*runs] == [path.stem for path in NOTEBOOKS]
     minutes = [
         write_readme.minutes_to_read(nbformat.read(path, as_version=4))
         for path in first
     ]
-    assert sum(minutes) <= 100
-    assert sum(runs[path.stem]["seconds"] for path in first) <= 130
+    assert sum(minutes) <= 120
+    assert sum(runs[path.stem]["seconds"] for path in first) <= 180
     assert sum(runs[path.stem]["seconds"] for path in NOTEBOOKS) <= 480
 
 
-# What the copyable cells print, and what goes behind them where they define something.
+# What goes behind the copyable cells where they define something, and what they print
+# then. Those of 08 have their own tests.
 OUTSIDE = {
     "00_check_your_machine": ("", "GPUs"),
     "01_export_to_onnx": ("", "25,557,032 parameters"),
@@ -215,7 +217,6 @@ OUTSIDE = {
     ),
     "03_build_tensorrt_engine": ("", "MB"),
     "04_run_and_inspect_an_engine": ("print(run_engine)", "CONVOLUTION"),
-    "05_write_triton_config": ("", "mine onnxruntime 8"),
     "06_serve_with_triton": ("", "exit status 0"),
     "07_classify_from_a_client": (
         "client = httpclient.InferenceServerClient(URL)\n"
@@ -234,8 +235,6 @@ OUTSIDE = {
         "print(float(row['Inferences/Second']) > 0)",
         "True",
     ),
-    "11_tune_a_server": ("", ""),
-    "12_compare_on_a_gpu": ("", ""),
     "13_preprocess_on_the_server": (
         "httpclient.InferenceServerClient(URL).load_model('classify')\n"
         "print(classify(IMAGE, URL))",
@@ -266,17 +265,35 @@ OUTSIDE = {
 }
 
 
-def test_copyable_cells_run_outside_the_repository(path, artifacts, server, tmp_path):
-    call, expected = OUTSIDE[path.stem]
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "artifacts").mkdir()
-    for name in "resnet50.onnx", "classifier.onnx", "reference.npz":
-        if path.stem != "01_export_to_onnx":
-            (tmp_path / "artifacts" / name).symlink_to(artifacts / name)
-    model = "model_repository/classifier_onnx"
-    shutil.copytree(paths.ROOT / model, tmp_path / model)
-    (tmp_path / ".venv-triton").symlink_to(embedded_triton.paths.ENVIRONMENT)
-    program = "import sys\nsys.modules['helpers'] = None\n" + copyable(path)
+# What they read; 06 and 10 also take programs from PATH.
+ONNX = "artifacts/classifier.onnx"
+READ = {
+    "02_validate_onnx": (ONNX, "artifacts/resnet50.onnx", "artifacts/reference.npz"),
+    "03_build_tensorrt_engine": (ONNX,),
+    "04_run_and_inspect_an_engine": (ONNX,),
+    "06_serve_with_triton": ("model_repository/classifier_onnx",),
+    "09_quantise_to_int8": (ONNX, "artifacts/reference.npz"),
+}
+
+
+def test_every_lesson_with_copyable_cells_is_tried():
+    copied = {path.stem for path in NOTEBOOKS if copyable(path)}
+    assert copied == {*OUTSIDE, "08_serve_your_own_network"}
+
+
+@pytest.mark.parametrize("lesson", OUTSIDE)
+def test_copyable_cells_run_outside_the_project(
+    lesson, artifacts, server, tmp_path, monkeypatch
+):
+    call, expected = OUTSIDE[lesson]
+    for folder in "notebooks", "artifacts", "model_repository":
+        (tmp_path / folder).mkdir()
+    for name in READ.get(lesson, ()):
+        (tmp_path / name).symlink_to(paths.ROOT / name)
+    programs = embedded_triton.paths.TRITONSERVER.parent
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    program = "import sys\nsys.modules['helpers'] = None\n"
+    program += copyable(paths.NOTEBOOKS / f"{lesson}.ipynb")
     given = str(images.sample("coffee")), server.http, server.grpc
     program += f"\nIMAGE, URL, GRPC = {given}\n{call}"
     result = subprocess.run(

@@ -11,7 +11,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 from helpers import paths
 
 # A package may import those behind it in this line, and none before it.
-ORDER = ["tools", "helpers", "embedded_triton", "repository_check"]
+ORDER = ["tools", "new_project", "helpers", "embedded_triton", "repository_check"]
 
 
 def modules(package):

@@ -12,8 +12,10 @@ from case_models import (
     onnx_file,
     write_models,
 )
+from onnx import helper
 
 import repository_check
+from conftest import make_model
 
 PLAN_CONFIG = (
     GOOD.replace("onnxruntime", "tensorrt") + "instance_group { kind: KIND_CPU }\n"
@@ -23,6 +25,14 @@ HALF = DOUBLE[: len(DOUBLE) // 2]
 
 def python(source):
     return model(PYTHON, {"1/model.py": source})
+
+
+def graph(*nodes):
+    """A model of these nodes, each (operator, its inputs, its output, attributes)."""
+    nodes = [helper.make_node(op, [*x], [y], **more) for op, x, y, more in nodes]
+    shape = ["batch", 4]
+    onnx_model = make_model(nodes, [("x", shape)], [("y", shape)])
+    return model(GOOD, {"1/model.onnx": onnx_model.SerializeToString()})
 
 
 CASES = {
@@ -73,6 +83,30 @@ CASES = {
     "new_ir_version": (
         "error: IR version 14",
         model(GOOD, {"1/model.onnx": onnx_file(ir_version=14)}),
+    ),
+    "one_name_twice": (
+        "error: onnx.checker says: Graph must be in single static assignment",
+        graph(("Relu", "x", "y", {}), ("Abs", "x", "y", {})),
+    ),
+    "unknown_attribute": (
+        "error: onnx.checker says: Unrecognized attribute: slope",
+        graph(("Relu", "x", "y", {"slope": 0.1})),
+    ),
+    "one_input_of_two": (
+        "error: onnx.checker says: Node with schema(::Add:14) has input size 1",
+        graph(("Add", "x", "y", {})),
+    ),
+    "output_of_no_node": (
+        "error: onnx.checker says: Graph output 'y' is not an output of any node",
+        graph(("Relu", "x", "z", {})),
+    ),
+    "nodes_out_of_order": (
+        "warning: onnx.checker says: Nodes in a graph must be topologically sorted",
+        graph(("Relu", "a", "y", {}), ("Abs", "x", "a", {})),
+    ),
+    "microsoft_operator": (
+        "warning: onnx.checker says: No opset import for domain 'com.microsoft'",
+        graph(("Gelu", "x", "y", {"domain": "com.microsoft"})),
     ),
     "rtx_plan": (
         "error: an engine of TensorRT-RTX",
