@@ -1,8 +1,10 @@
 """Every notebook was run once, top to bottom, and keeps the house style."""
 
 import ast
+import contextlib
 import os
 import re
+import socket
 import subprocess
 import sys
 
@@ -305,6 +307,17 @@ def test_copyable_cells_run_outside_the_project(
     )
     assert result.returncode == 0, result.stderr
     assert expected in result.stdout
+
+
+def test_06_starts_no_server_where_one_listens():
+    """An old server on the port once answered in place of the new one."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):  # something listens there already
+            listener.bind(("127.0.0.1", 8100))
+            listener.listen()
+        with pytest.raises(OSError, match="Address already in use"):
+            taught("06_serve_with_triton", "command = [")
 
 
 def test_preprocess_in_01_is_the_helper(artifacts):
