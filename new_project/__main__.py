@@ -100,15 +100,19 @@ def write_programs(cells):
         "^FOLDER =.*", here, first, flags=re.M
     )
     *start, stop = cells["smoke_test.py"]
-    ours = cells | {
-        "network.py": others,
-        "smoke_test.py": [
-            RUN.format("export.py"),
-            *start,
-            RUN.format("client.py"),
-            stop,
-        ],
-    }
+    ours = (
+        cells
+        | {
+            "network.py": others,
+            "smoke_test.py": [
+                start[0],  # check_ports
+                "check_ports()\n" + RUN.format("export.py"),
+                *start[1:],
+                RUN.format("client.py"),
+                stop,
+            ],
+        }
+    )
     imports = {}  # what a name needs
     for cell in itertools.chain([first], *ours.values()):
         for statement in split_imports(cell)[0]:
@@ -189,7 +193,9 @@ def write_project(folder):
         shutil.rmtree(new / "__pycache__", ignore_errors=True)
         new.rename(folder)
     files = ", ".join(sorted(x.name for x in folder.iterdir()))
-    print(f"\n{folder} holds {files}. Its README.md says how to go on.")
+    print(
+        f"\n{folder} holds {files}.\nGo on with its README.md, or python smoke_test.py."
+    )
 
 
 def main():

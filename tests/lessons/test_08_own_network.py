@@ -54,7 +54,7 @@ class Ranker(torch.nn.Module):
 
     def forward(self, photo, shop):
         both = self.colours(photo.mean((2, 3))) + self.shop(shop).mean(1)
-        return {"likes": self.likes(both), "price": self.price(both).exp()}
+        return {"likes": self.likes(both), "price": [self.price(both).exp()]}
 
 
 NETWORK = Ranker()
@@ -240,9 +240,10 @@ OUTPUTS = ["embedding"]
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('["likes", "price"]', '["likes"]', "OUTPUTS must have 2 names"),
+        ('["likes", "price"]', '["likes"]', "forward returns 2 tensors: name each"),
         ('LABELS = {"likes"', 'LABELS = {"loves"', "unknown names"),
-        (".exp()", ".flatten()", "axis 0 is not a dynamic batch"),
+        (".exp()", ".flatten()", "axis 0 of price is not the batch"),
+        ("self.likes(both),", "self.likes(both).squeeze(),", "squeeze.. takes"),
     ],
 )
 def test_what_the_first_cell_got_wrong_is_said(old, new, message, tmp_path):
