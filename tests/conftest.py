@@ -162,6 +162,14 @@ def connect():
     return taught("17_scale_out", "def connect(", **names)["connect"]
 
 
+def wait_for(condition, seconds=30):
+    """Ask until a condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def make_model(
     nodes,
     inputs,

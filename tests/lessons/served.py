@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import time
 
 import numpy as np
 import tritonclient.grpc as grpcclient
@@ -35,13 +34,6 @@ def as_json(text):
 def states(client):
     index = client.get_model_repository_index().models
     return {(x.name, x.version): x.state for x in index}
-
-
-def wait_for(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def answer_of(call):

@@ -14,11 +14,11 @@ import onnx
 import pytest
 import tritonclient.grpc as grpcclient
 from onnx import helper, numpy_helper
-from served import answer_of, as_json, request, states, wait_for
+from served import answer_of, as_json, request, states
 from tritonclient.utils import InferenceServerException
 
 import embedded_triton
-from conftest import make_model, started, taught
+from conftest import make_model, started, taught, wait_for
 from helpers import paths, triton_config
 
 pytestmark = pytest.mark.server

@@ -9,11 +9,11 @@ import psutil
 import pytest
 import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
-from served import answer_of, raw_request, request, wait_for
+from served import answer_of, raw_request, request
 from tritonclient.utils import InferenceServerException
 
 import embedded_triton
-from conftest import started, taught
+from conftest import started, taught, wait_for
 from helpers import triton_config
 
 pytestmark = pytest.mark.server
