@@ -372,7 +372,312 @@ def binary():
     return figure
 
 
-FIGURES = (path, bottleneck, parity, build, layers, config, request, binary)
+def qdq():
+    """09: where INT8 numbers travel in a block of ResNet-50."""
+    figure = Figure(
+        518,
+        "A bottleneck block of ResNet-50 with Q/DQ pairs",
+        "The block's input goes through a pair of QuantizeLinear and "
+        "DequantizeLinear, then through a 1 by 1 convolution and a ReLU, through a "
+        "second pair, a 3 by 3 convolution and a ReLU, and through a third pair into "
+        "the last 1 by 1 convolution. Its output goes straight into the addition: no "
+        "pair stands between the two. The skip connection leads from the first pair "
+        "to the same addition. A last ReLU follows. Between QuantizeLinear and "
+        "DequantizeLinear the numbers are INT8.",
+    )
+    left, right, wide, high, step = 64, 376, 184, 38, 60
+    rows = [66 + step * number for number in range(7)]
+    inner, ends = left + wide, (left + wide // 2, right + wide // 2)
+    figure.text(ends[1], 36, "*input")
+    figure.arrow((ends[1], 44), (ends[1], rows[0]))
+    for y, column in zip(rows, (0, 1, 0, 1, 0, 0)):
+        figure.arrow((ends[column], y + high), (ends[column], y + step))
+    figure.arrow((left, 85), (36, 85), (36, 445), (left, 445))
+    for y in rows[0], rows[2], rows[4]:
+        figure.arrow((right, y + 19), (inner, y + 19))
+        figure.box(right, y, wide, high, "QuantizeLinear", kind="file")
+        figure.box(left, y, wide, high, "DequantizeLinear", kind="file")
+        figure.badge(316, y + 19, "INT8")
+    for y, name in (rows[1], "Conv 1×1"), (rows[3], "Conv 3×3"), (rows[6], "Add"):
+        figure.arrow((inner, y + 19), (right, y + 19))
+        figure.box(left, y, wide, high, name, kind="plain" if name == "Add" else "work")
+        figure.box(right, y, wide, high, "Relu")
+    figure.box(left, rows[5], wide, high, "Conv 1×1", kind="work")
+    figure.text(ends[1], 382, "no pair between")
+    figure.text(ends[1], 382 + LINE, "Conv and Add")
+    figure.text(300, 500, "the outer line is the skip connection")
+    return figure
+
+
+def loops():
+    """10: a closed loop, an open loop, and the ceiling."""
+    figure = Figure(
+        414,
+        "A closed loop, an open loop and the ceiling",
+        "In a closed loop a client sends a request to the server, and the next one "
+        "when the answer is there: always as many requests are under way. In an open "
+        "loop users send requests at some rate, whatever the server does: when more "
+        "come than it can answer, its queue grows. Under both is the ceiling, the "
+        "throughput of a model that does nothing: client, server and wire can carry "
+        "no more.",
+    )
+    figure.text(150, 36, "*closed loop")
+    figure.text(450, 36, "*open loop")
+    figure.arrow((100, 94), (100, 212))
+    figure.arrow((200, 212), (200, 94))
+    for x in 400, 450, 500:
+        figure.arrow((x, 94), (x, 134))
+    figure.arrow((450, 178), (450, 212))
+    figure.arrow((560, 232), (578, 232), (578, 74), (560, 74))
+    figure.box(40, 54, 220, 40, "client")
+    figure.box(340, 54, 220, 40, "users, at some rate")
+    figure.badge(100, 153, "request")
+    figure.badge(200, 153, "answer", "check")
+    figure.box(340, 134, 220, 44, kind="file")
+    figure.text(384, 162, "queue")
+    for x in range(426, 540, 32):
+        figure.box(x, 144, 24, 24)
+    figure.box(40, 212, 220, 40, "*server", kind="work")
+    figure.box(340, 212, 220, 40, "*server", kind="work")
+    for x, lines in (
+        (150, ("the next request waits:", "always as many under way")),
+        (450, ("requests keep coming:", "the queue can grow")),
+    ):
+        figure.text(x, 280, lines[0])
+        figure.text(x, 280 + LINE, lines[1])
+    ceiling = (
+        "*the ceiling: a model that does nothing",
+        "client, server and wire can carry no more",
+    )
+    figure.box(20, 324, 560, 72, *ceiling, kind="check")
+    return figure
+
+
+def batcher():
+    """11: how waiting requests become a batch."""
+    figure = Figure(
+        302,
+        "Requests become a batch while another one runs",
+        "Time goes to the right. Request 1 arrives at an idle model, which runs it at"
+        " once, with a batch of 1. Requests 2, 3 and 4 arrive one after the other "
+        "during this run and wait in the queue. When it ends, request 1 has its "
+        "answer, and the three become the next run, with a batch of 3.",
+    )
+    figure.text(20, 34, "<requests, as they arrive")
+    for number, x in enumerate((64, 144, 204, 264)):
+        y = 50 + 46 * number
+        figure.badge(x - 20, y + 19, f"{number + 1}")
+        if number:
+            figure.box(x, y, 336 - x, 38, "waits", kind="file")
+    figure.box(64, 50, 272, 38, "run, batch of 1", kind="work")
+    figure.box(336, 96, 150, 130, "*one run,", "batch of 3", kind="work")
+    figure.arrow((336, 69), (370, 69))
+    figure.text(376, 75, "<answer")
+    for y in 115, 161, 207:
+        figure.arrow((486, y), (508, y))
+    figure.text(514, 167, "<answers")
+    figure.arrow((70, 246), (580, 246))
+    figure.text(20, 252, "<time")
+    figure.text(300, 284, "who waits during one run becomes the next batch")
+    return figure
+
+
+def ensemble():
+    """13: an ensemble beside a script."""
+    figure = Figure(
+        474,
+        "An ensemble beside business logic scripting",
+        "An ensemble is a config. An image goes into preprocess; its tensor goes on "
+        "to the classifier, whose logits are the answer. The server passes the "
+        "tensors, and every request takes both steps. Business logic scripting, BLS, "
+        "is a Python model. Its code asks preprocess and gets the tensor and the size"
+        " back. Is the picture large enough? If yes, the code asks the classifier. If"
+        " no, it answers without it. The answer is classes.",
+    )
+    figure.text(108, 34, "*ensemble: config")
+    figure.text(352, 34, "*BLS: Python code")
+    figure.box(20, 104, 176, 240, kind="file")
+    figure.box(216, 104, 224, 240, kind="file")
+    left = ["image", "preprocess", "tensor", "classifier", "logits"]
+    right = ["image", "ask", "*large enough?", "ask", "classes"]
+    tops, heights = (50, 120, 196, 284, 360), (38, 44, 44, 44, 38)
+    kinds = ["plain", "work", "plain", "work", "plain"]
+    figure.chain(30, 156, list(zip(tops, heights, kinds, left)))
+    kinds = ["plain", "plain", "check", "plain", "plain"]
+    figure.chain(274, 156, list(zip(tops, heights, kinds, right)))
+    figure.arrow((274, 218), (244, 218), (244, 379), (274, 379))
+    figure.badge(244, 258, "no", "gone")
+    figure.badge(352, 258, "yes", "check")
+    for y, model in (120, "preprocess"), (284, "classifier"):
+        figure.arrow((430, y + 13), (466, y + 13))
+        figure.arrow((466, y + 31), (430, y + 31))
+        figure.box(466, y, 114, 44, model, kind="work")
+    for x, lines in (
+        (108, ("the server", "passes the tensors")),
+        (400, ("the code calls models,", "and may leave one out")),
+    ):
+        figure.text(x, 430, lines[0])
+        figure.text(x, 430 + LINE, lines[1])
+    return figure
+
+
+def rollout():
+    """15: a roll-out, as it happens, and the way back."""
+    figure = Figure(
+        312,
+        "A roll-out and the way back",
+        "Time goes to the right. Version 1 answers, while version 2 is put together "
+        "beside the repository. Mark 1: one rename moves version 2 in, and a load "
+        "request follows. Version 2 loads, and version 1 still answers. Mark 2: "
+        "version 2 is ready, and requests that name no version go to it; version 1 "
+        "stays ready. Mark 3 is the way back: a version policy names version 1, which"
+        " answers at once, since it was never stopped; version 2 is unloaded.",
+    )
+    for x in 232, 322, 450:
+        figure.arrow((x, 46), (x, 68))
+    figure.text(20, 94, "<version 2")
+    figure.box(112, 68, 120, 40, "put together")
+    figure.box(232, 68, 90, 40, "loads", kind="file")
+    figure.box(322, 68, 128, 40, "answers", kind="work")
+    figure.box(450, 68, 130, 40, "unloaded", kind="gone")
+    figure.text(20, 142, "<version 1")
+    figure.box(112, 116, 210, 40, "answers", kind="work")
+    figure.box(322, 116, 128, 40, "stays ready")
+    figure.box(450, 116, 130, 40, "answers", kind="work")
+    figure.arrow((70, 178), (580, 178))
+    figure.text(20, 184, "<time")
+    for number, (x, words) in enumerate(
+        (
+            (232, "one rename moves 2 in, a load request follows"),
+            (322, "ready: requests that name no version go to 2"),
+            (450, "the way back: the policy names version 1"),
+        )
+    ):
+        figure.badge(x, 32, f"{number + 1}")
+        figure.badge(33, 218 + 32 * number, f"{number + 1}")
+        figure.text(56, 224 + 32 * number, f"<{words}")
+    return figure
+
+
+def drain():
+    """16: what a server does between SIGTERM and its end."""
+    figure = Figure(
+        302,
+        "From SIGTERM to the end of a server",
+        "Time goes to the right. The server is ready until SIGTERM comes; from then "
+        "on it says that it is exiting and takes nothing new. A request that it had "
+        "taken before goes on and is answered. A new one is refused. When the last "
+        "answer is out the server exits. It waits for that no longer than "
+        "--exit-timeout-secs, counted from SIGTERM.",
+    )
+    figure.arrow((236, 46), (236, 68))
+    figure.badge(236, 32, "SIGTERM", "gone")
+    figure.text(20, 94, "<server")
+    figure.box(112, 68, 124, 40, "ready", kind="check")
+    figure.box(236, 68, 210, 40, "no longer ready", kind="file")
+    figure.box(446, 68, 134, 40, "gone", kind="gone")
+    figure.text(20, 142, "<running")
+    figure.box(160, 116, 286, 40, "finished and answered", kind="work")
+    figure.text(20, 190, "<new")
+    figure.box(320, 164, 126, 40, "refused", kind="gone")
+    figure.text(20, 238, "<at most")
+    figure.box(236, 212, 304, 40, "#--exit-timeout-secs")
+    figure.arrow((70, 274), (580, 274))
+    figure.text(20, 280, "<time")
+    return figure
+
+
+def replicas():
+    """17: a balancer in front of three replicas, one of them lost."""
+    figure = Figure(
+        456,
+        "A balancer, three replicas, and one that was killed",
+        "Clients send requests over HTTP or gRPC to one door, with TLS and a token. "
+        "Behind it HAProxy hands each request to one of three replicas, and asks each"
+        " replica over and over whether it is ready. Replica r0 is killed. A request "
+        "that was under way there, mark 1, is lost, and is sent again to replica r1, "
+        "mark 2: over HTTP by the balancer, over gRPC by the client. Replicas r1 and "
+        "r2 are ready.",
+    )
+    figure.arrow((300, 56), (300, 116))
+    for x in 20, 215, 410:
+        figure.arrow((x + 45, 186), (x + 45, 276))
+        figure.arrow((x + 120, 186), (x + 120, 276))
+        figure.badge(x + 120, 228, "ready?", "check")
+    figure.badge(65, 228, "1", "gone")
+    figure.badge(260, 228, "2")
+    figure.box(190, 16, 220, 40, "*clients")
+    figure.badge(300, 84, "TLS, token")
+    balancer = "*load balancer", "picks a replica for each request"
+    figure.box(20, 116, 560, 70, *balancer, kind="file")
+    figure.box(20, 276, 170, 64, "*replica r0", "killed", kind="gone")
+    figure.box(215, 276, 170, 64, "*replica r1", "ready", kind="work")
+    figure.box(410, 276, 170, 64, "*replica r2", "ready", kind="work")
+    figure.badge(33, 372, "1", "gone")
+    figure.text(56, 378, "<lost with its replica")
+    figure.badge(33, 404, "2")
+    figure.text(56, 410, "<sent again to another replica:")
+    figure.text(56, 410 + LINE, "<over HTTP by HAProxy, over gRPC by the client")
+    return figure
+
+
+def cluster():
+    """18: the objects of deploy/kubernetes, and who looks at what."""
+    figure = Figure(
+        442,
+        "The objects in Kubernetes, and who looks at what",
+        "Clients find the pods by a Service, their address: one for HTTP, and for "
+        "gRPC the addresses of all pods. A Deployment keeps the pods alive: each runs"
+        " one Triton on one GPU. Probes ask each pod whether it is ready and whether "
+        "it is live. Prometheus reads the pods' counters. The metrics adapter makes "
+        "of them the milliseconds in the queue. The autoscaler reads this number and "
+        "sets the number of replicas of the Deployment, 2 to 8. The disruption budget"
+        " lets one pod at a time go when nodes are emptied.",
+    )
+    figure.arrow((105, 84), (105, 120))
+    figure.arrow((190, 152), (215, 152))
+    figure.arrow((190, 258), (215, 258))
+    figure.arrow((300, 84), (300, 120))
+    figure.arrow((385, 258), (410, 258))
+    figure.arrow((495, 226), (495, 184))
+    figure.arrow((495, 120), (495, 84))
+    figure.arrow((410, 52), (385, 52))
+    figure.arrow((300, 330), (300, 298))
+    figure.box(20, 20, 170, 64, "*clients", "HTTP, gRPC")
+    figure.box(20, 120, 170, 64, "*Service", "their address", kind="file")
+    figure.box(20, 226, 170, 64, "*probes", "ready? live?", kind="check")
+    figure.box(215, 20, 170, 64, "*Deployment", "keeps pods alive", kind="file")
+    figure.box(215, 120, 170, 178, kind="work")
+    figure.text(300, 147, "*pods")
+    for y in 160, 204, 248:
+        figure.box(229, y, 142, 38, "Triton, GPU")
+    figure.box(410, 20, 170, 64, "*autoscaler", "2 to 8 replicas", kind="file")
+    figure.box(410, 120, 170, 64, "*adapter", "ms in the queue", kind="file")
+    figure.box(410, 226, 170, 64, "*Prometheus", "reads counters")
+    budget = "*disruption budget", "one pod at a time when nodes are emptied"
+    figure.box(20, 330, 560, 64, *budget, kind="file")
+    figure.text(300, 422, "yellow: a file in deploy/kubernetes")
+    return figure
+
+
+FIGURES = (
+    path,
+    bottleneck,
+    parity,
+    build,
+    layers,
+    config,
+    request,
+    binary,
+    qdq,
+    loops,
+    batcher,
+    ensemble,
+    rollout,
+    drain,
+    replicas,
+    cluster,
+)
 
 
 def draw(folder=FOLDER):
