@@ -96,6 +96,18 @@ def test_the_recorded_server_reaches_what_the_notebook_says():
         assert distance["relative L2"] < (0.03 if "int8" in model else 5e-3), model
 
 
+def test_the_page_about_gpus_has_the_recorded_rates_of_the_ensemble():
+    recording = engine.read_recording("ensemble")
+    page = (paths.ROOT / "docs" / "gpu_and_docker.md").read_text()
+    for count in 1, 4:
+        for route, rates in recording[f"images/s, instances: {count}"].items():
+            medians = [
+                np.median([x["images/s"] for x in rounds]) for rounds in rates.values()
+            ]
+            name = f"{route}, {count} instance{'s' * (count > 1)}"
+            assert f"| {name} | " + " | ".join(f"{x:,.0f}" for x in medians) in page
+
+
 def test_the_recorded_ensemble_differs_in_one_line_and_gives_the_same_classes():
     recording = engine.read_recording("ensemble")
     assert recording["lines changed"] == 1
