@@ -16,7 +16,7 @@ project: setup  ## write lesson 08 as programs: make project FOLDER=~/tagger
 	.venv/bin/python -m new_project "$(FOLDER)"
 
 lab: setup      ## open the notebooks in JupyterLab
-	.venv/bin/jupyter lab notebooks
+	.venv/bin/jupyter lab --LabApp.default_url=/lab/tree/notebooks
 
 check: dev      ## ruff, and the tests without a server; two minutes in all
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .

@@ -51,7 +51,7 @@ def _digits(value):
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def bars(values, unit, title=None, ranges=None):
+def bars(values, unit, title=None, ranges=None, limits=None):
     """Horizontal bars with their values, such as operator counts or sizes.
 
     Args:
@@ -59,8 +59,14 @@ def bars(values, unit, title=None, ranges=None):
         unit: what the numbers count, for the axis.
         title: of the figure.
         ranges: a dict of label and (lowest, highest), drawn as a line on the bar.
+        limits: a name, and a dict of label and number: pale bars behind the others.
     """
     figure, axes = plt.subplots(figsize=(7, 0.5 + 0.32 * len(values)))
+    if limits:
+        name, numbers = limits
+        most = [numbers[label] for label in values]
+        axes.barh(list(values), most, color="#dddddd", label=name)
+        figure.legend(loc="outside lower center")
     drawn = axes.barh(list(values), list(values.values()), color=BLUE)
     axes.bar_label(drawn, map(_digits, values.values()), padding=3)
     for text, label in zip(axes.texts, values):

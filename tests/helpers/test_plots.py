@@ -45,6 +45,10 @@ def test_figures_show_the_numbers_that_they_are_given():
     table = pd.DataFrame({"a": [1.0, 2], "b": [2.0, 3]}, index=["x", "y"])
     (bars,) = plots.bars({"many": 12345.6, "few": 0.123456}, "runs").axes
     assert texts(bars) == ["12,346", "0.1235"] and bars.yaxis_inverted()
+    marked = {"off": 7, "on": 8}  # in another order than the bars
+    figure = plots.bars({"on": 5, "off": 4}, "a second", limits=("most", marked))
+    assert [bar.get_width() for bar in figure.axes[0].patches] == [8, 7, 5, 4]
+    assert figure.legends[0].get_texts()[0].get_text() == "most"
     (stacked,) = plots.stacked_bars(table, "ms").axes
     assert texts(stacked) == ["3", "5"] and stacked.yaxis_inverted()
     (grouped,) = plots.grouped_bars(table, "ms").axes
