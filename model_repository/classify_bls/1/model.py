@@ -35,14 +35,14 @@ class TritonPythonModel:
         self.labels = labels.read_text().splitlines()
 
     async def execute(self, requests):
-        """Let the requests wait for the other models together."""
+        """Answer all requests concurrently."""
         return await asyncio.gather(*map(self.respond, requests))
 
     async def respond(self, request):
         """The answer to one request, or its error."""
         try:
             answers = await self.classify(request.inputs()[0])
-        except Exception as error:  # this request fails, its neighbours do not
+        except Exception as error:  # only this request fails
             code = pb_utils.TritonError.INTERNAL  # a called model's own code is lost
             if str(error).startswith("picture "):  # preprocess refused it
                 code = pb_utils.TritonError.INVALID_ARG

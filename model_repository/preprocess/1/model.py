@@ -10,7 +10,7 @@ import triton_python_backend_utils as pb_utils
 
 class TritonPythonModel:
     def initialize(self, args):
-        """Read what the network takes from the config, and refuse what cannot be."""
+        """Read the preprocessing parameters from the config, and check them."""
         config = json.loads(args["model_config"])
         known = {x: y["string_value"] for x, y in config["parameters"].items()}
         names = "resize", "crop", "mean", "std", "max_pixels"
@@ -23,7 +23,7 @@ class TritonPythonModel:
         except (KeyError, ValueError) as error:
             words = f"found parameters {known}; expected JSON for each of {names}"
             raise pb_utils.TritonModelException(f"{words}: {error!r}") from None
-        # Read when OpenCV is imported: a file's header then decides, before any pixel.
+        # OpenCV reads this when it is imported, and checks it against a file's header.
         os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(self.max_pixels)
         global pictures
         import pictures  # the file beside this one
@@ -32,7 +32,7 @@ class TritonPythonModel:
         self.pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
 
     def execute(self, requests):
-        """Prepare all pictures of all requests side by side."""
+        """Prepare the pictures of all requests in parallel."""
         jobs = []
         for request in requests:
             found = request.inputs()[0].as_numpy()
@@ -55,18 +55,18 @@ class TritonPythonModel:
         return pictures.preprocess(picture, **self.numbers), np.int32([width, height])
 
     def respond(self, jobs):
-        """Tensors for one request, or what is wrong with one of its pictures."""
+        """The response to one request: its tensors, or the first error."""
         done = []
         for i, job in enumerate(jobs, 1):
             where = f"picture {i} of {len(jobs)}"
             try:
                 done.append(job.result())
-            except ValueError as error:  # what we found in the picture
+            except ValueError as error:  # the picture is wrong
                 words, code = f"{where}: {error}", pb_utils.TritonError.INVALID_ARG
-            except Exception as error:  # our fault, and for our log
+            except Exception as error:  # our fault: details only in the log
                 pb_utils.Logger.log_error(f"{where}: {error!r}")
                 words, code = f"failed at {where}", pb_utils.TritonError.INTERNAL
-            if len(done) < i:  # this request fails, its neighbours do not
+            if len(done) < i:  # only this request fails
                 error = pb_utils.TritonError(words, code)
                 return pb_utils.InferenceResponse(error=error)
         tensor, size = map(np.stack, zip(*done))
