@@ -1,6 +1,8 @@
 """Lesson 08 serves networks that the series never mentions, where no project is."""
 
+import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -163,6 +165,21 @@ def test_only_the_first_cell_is_another(network, config, tmp_path, capsys):
     assert re.search(r"16 clients: \d+ answers a second, (?!1\.0)", printed)
     assert printed.endswith("exit status 0\n")
     assert not [*(tmp_path / "work").iterdir()]
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd here")
+def test_systemd_accepts_the_unit_file(tmp_path):
+    names = run_cells(SCALARS, tmp_path, upto="serve.chmod(")
+    (cell,) = (x for x in PROGRAM if "[Service]" in x)
+    exec("import os, shutil\n" + cell, names)
+    (tmp_path / "runtime").mkdir()
+    result = subprocess.run(
+        ["systemd-analyze", "--user", "verify", tmp_path / "mine.service"],
+        env=os.environ | {"XDG_RUNTIME_DIR": str(tmp_path / "runtime")},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0 and not result.stderr, result.stderr
 
 
 @pytest.fixture
