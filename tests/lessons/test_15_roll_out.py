@@ -210,8 +210,12 @@ def test_a_roll_out_that_fails_leaves_nothing_behind(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_lessons_on_a_service_stand_on_part_1_alone(tmp_path):
-    """In a copy of the project, right after the lessons that they say they need."""
+def test_the_lessons_on_a_service_stand_on_part_1_alone(artifacts, tmp_path):
+    """In a copy of the project with what 01, 02 and 05 leave, and nothing else."""
+    left = [name for name, lesson in paths.MADE_BY.items() if lesson < "03"]
+    if not all((artifacts / name).exists() for name in left):
+        series = [sys.executable, "-m", "tools.run_series", "02"]
+        subprocess.run(series, check=True, cwd=paths.ROOT)
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     files = subprocess.check_output(listed, cwd=paths.ROOT, text=True)
     for name in filter(None, files.split("\0")):
@@ -220,9 +224,15 @@ def test_the_lessons_on_a_service_stand_on_part_1_alone(tmp_path):
             shutil.copy(paths.ROOT / name, tmp_path / name)
     for name in ".venv", embedded_triton.paths.ENVIRONMENT.name:
         (tmp_path / name).symlink_to(paths.ROOT / name)
-    numbers = "01", "02", "05", "15", "16"
+    (tmp_path / "artifacts").mkdir()
+    models = [
+        x.relative_to(paths.ROOT) for x in paths.MODEL_REPOSITORY.glob("*/1/*.onnx")
+    ]
+    for name in [*(f"artifacts/{x}" for x in left), *models]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(paths.ROOT / name, tmp_path / name)
     result = subprocess.run(
-        [sys.executable, "-m", "tools.run_series", *numbers],
+        [sys.executable, "-m", "tools.run_series", "15", "16"],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         cwd=tmp_path,
         capture_output=True,
