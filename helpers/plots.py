@@ -19,6 +19,12 @@ BLUE, ORANGE, GREEN, PURPLE, GREY = (
 )
 PALETTE = [BLUE, ORANGE, GREEN, PURPLE, GREY]
 HATCHES = ["", "//", "..", "xx"]
+PRECISIONS = {
+    "TF32": (BLUE, "o"),
+    "FP16": (ORANGE, "s"),
+    "INT8": (GREEN, "^"),
+    "FP32": (GREY, "D"),
+}
 
 plt.rcParams.update(
     {
@@ -240,13 +246,20 @@ def latencies(curves, title=None):
     """Latency against batch size, both on logarithmic axes.
 
     Args:
-        curves: a dict of name and {batch size: milliseconds}.
+        curves: a dict of name and {batch size: milliseconds}. In a name such as
+            ``PyTorch FP16`` the precision chooses colour and marker, and the words
+            before it choose the line.
         title: of the figure.
     """
-    many = len(curves) > 5
+    many, families = len(curves) > 5, {}
     figure, axes = plt.subplots(figsize=(9, 4.2) if many else (7, 3.6))
     for name, curve in curves.items():
-        axes.plot(list(curve), list(curve.values()), label=name)
+        precision = next((x for x in PRECISIONS if x in name), None)
+        color, marker = PRECISIONS.get(precision, (PURPLE, "v"))
+        family = name.partition(precision or name)[0]
+        line = families.setdefault(family, ["-", "--", ":", "-."][len(families) % 4])
+        style = {"color": color, "marker": marker, "linestyle": line}
+        axes.plot(list(curve), list(curve.values()), label=name, **style)
     batches = sorted({batch for curve in curves.values() for batch in curve})
     axes.set_xscale("log", base=2)
     axes.set_xticks(batches, batches)

@@ -59,6 +59,11 @@ def test_figures_show_the_numbers_that_they_are_given():
         (0, 1),
         (1, 2),
     ]
+    names = "TensorRT FP16", "TensorRT TF32", "PyTorch FP16"
+    (latencies,) = plots.latencies({name: {1: 2, 2: 3} for name in names}).axes
+    half, full, other = latencies.lines
+    assert half.get_color() == other.get_color() != full.get_color()
+    assert half.get_linestyle() == full.get_linestyle() != other.get_linestyle()
     (curves,) = plots.curves({"a": ([1, 2], [30, 40])}, "x", "y").axes
     assert (curves.get_xlim()[0], curves.get_ylim()[0]) == (0, 0)
     plots.plt.close("all")
