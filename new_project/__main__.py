@@ -6,7 +6,6 @@ in the new folder imports this project.
 
 import argparse
 import ast
-import itertools
 import re
 import shutil
 import subprocess
@@ -18,9 +17,10 @@ from pathlib import Path
 
 import nbformat
 
-ROOT = Path(__file__).resolve().parent.parent
-LESSON = ROOT / "notebooks" / "08_serve_your_own_network.ipynb"
-TRITONSERVER = ROOT / ".venv-triton" / "bin" / "tritonserver"
+from embedded_triton.paths import TRITONSERVER
+from helpers import paths
+
+LESSON = paths.NOTEBOOKS / "08_serve_your_own_network.ipynb"
 EXTRAS = {"tritonclient": "[grpc,http]"}
 TITLES = {
     "network.py": "The network, its examples, and what PyTorch answers to them.",
@@ -99,29 +99,25 @@ def write_programs(cells):
     first = "from pathlib import Path\n" + re.sub(
         "^FOLDER =.*", here, first, flags=re.M
     )
-    *start, stop = cells["smoke_test.py"]
-    ours = (
-        cells
-        | {
-            "network.py": others,
-            "smoke_test.py": [
-                start[0],  # check_ports
-                "check_ports()\n" + RUN.format("export.py"),
-                *start[1:],
-                RUN.format("client.py"),
-                stop,
-            ],
-        }
-    )
-    imports = {}  # what a name needs
-    for cell in itertools.chain([first], *ours.values()):
-        for statement in split_imports(cell)[0]:
-            for alias in ast.parse(statement).body[0].names:
-                imports[alias.asname or alias.name.partition(".")[0]] = statement
-    in_network, _ = find_names("\n".join([first, *others]))
+    check_ports, *start, stop = cells["smoke_test.py"]
+    cells = cells | {
+        "network.py": [first, *others],
+        "smoke_test.py": [
+            check_ports,
+            "check_ports()\n" + RUN.format("export.py"),
+            *start,
+            RUN.format("client.py"),
+            stop,
+        ],
+    }
+    split = {name: [split_imports(x) for x in each] for name, each in cells.items()}
+    imports = {}  # what a name needs; the reader's own cell comes first, ours win
+    for statement in (x for parts in split.values() for part in parts for x in part[0]):
+        for alias in ast.parse(statement).body[0].names:
+            imports[alias.asname or alias.name.partition(".")[0]] = statement
+    in_network, _ = find_names("\n".join(cells["network.py"]))
     programs = {}
-    for name, sources in (ours | {"network.py": [first, *others]}).items():
-        parts = [split_imports(x) for x in sources]
+    for name, parts in split.items():
         body = "\n\n\n".join(text for _, text in parts)
         defined, used = find_names(body)
         if name == "network.py":

@@ -111,15 +111,17 @@ def _check_onnx_rules(model, onnx_model, place):
         if found.startswith("Field '"):
             return  # a shape or a name is missing; no server needs them
         twice = re.search("however '(.+)' has been used as (in|out)put names", found)
-        refused = REFUSED.search(found)
-        add = model.add_error if refused else model.add_warning
+        fix = "Export it again with the current exporter"
+        add = model.add_error
+        if twice:
+            fix = f"Export it with another name than {twice[1]} in output_names"
+        elif not REFUSED.search(found):
+            fix += "; ONNX Runtime may load it all the same"
+            add = model.add_warning
         add(
             found=f"onnx.checker says: {found}",
             expected="a graph that follows the rules of ONNX",
-            fix=f"Export it with another name than {twice[1]} in output_names"
-            if twice
-            else "Export it again with the current exporter"
-            + ("" if refused else "; ONNX Runtime may load it all the same"),
+            fix=fix,
             link="model_repository.html#onnx-models",
             file=place,
         )

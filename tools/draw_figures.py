@@ -51,6 +51,11 @@ class Figure:
             f'<path class="arrow" marker-end="url(#head)" d="M {route}"/>'
         )
 
+    def lines(self, x, y, *lines):
+        """Lines of text, one below the other."""
+        for number, words in enumerate(lines):
+            self.text(x, y + LINE * number, words)
+
     def text(self, x, y, words):
         """One line; ``*`` in front makes it bold, ``#`` code, ``<`` begins it at x."""
         classes = []
@@ -73,6 +78,11 @@ class Figure:
             start = x + (14 if words.startswith("<") else width / 2)
             self.text(start, y + top + LINE * number, words)
         self.parts.append("</g>")
+
+    def time(self, y):
+        """An axis from left to right."""
+        self.arrow((70, y), (580, y))
+        self.text(20, y + 6, "<time")
 
     def chain(self, x, width, boxes):
         """Boxes (y, height, kind, lines ...) with an arrow from each to the next."""
@@ -403,8 +413,7 @@ def qdq():
         figure.box(left, y, wide, high, name, kind="plain" if name == "Add" else "work")
         figure.box(right, y, wide, high, "Relu")
     figure.box(left, rows[5], wide, high, "Conv 1×1", kind="work")
-    figure.text(ends[1], 382, "no pair between")
-    figure.text(ends[1], 382 + LINE, "Conv and Add")
+    figure.lines(ends[1], 382, "no pair between", "Conv and Add")
     figure.text(300, 500, "the outer line is the skip connection")
     return figure
 
@@ -439,12 +448,8 @@ def loops():
         figure.box(x, 144, 24, 24)
     figure.box(40, 212, 220, 40, "*server", kind="work")
     figure.box(340, 212, 220, 40, "*server", kind="work")
-    for x, lines in (
-        (150, ("the next request waits:", "always as many under way")),
-        (450, ("requests keep coming:", "the queue can grow")),
-    ):
-        figure.text(x, 280, lines[0])
-        figure.text(x, 280 + LINE, lines[1])
+    figure.lines(150, 280, "the next request waits:", "always as many under way")
+    figure.lines(450, 280, "requests keep coming:", "the queue can grow")
     ceiling = (
         "*the ceiling: a model that does nothing",
         "client, server and wire can carry no more",
@@ -476,8 +481,7 @@ def batcher():
     for y in 115, 161, 207:
         figure.arrow((486, y), (508, y))
     figure.text(514, 167, "<answers")
-    figure.arrow((70, 246), (580, 246))
-    figure.text(20, 252, "<time")
+    figure.time(246)
     figure.text(300, 284, "who waits during one run becomes the next batch")
     return figure
 
@@ -512,12 +516,8 @@ def ensemble():
         figure.arrow((430, y + 13), (466, y + 13))
         figure.arrow((466, y + 31), (430, y + 31))
         figure.box(466, y, 114, 44, model, kind="work")
-    for x, lines in (
-        (108, ("the server", "passes the tensors")),
-        (400, ("the code calls models,", "and may leave one out")),
-    ):
-        figure.text(x, 430, lines[0])
-        figure.text(x, 430 + LINE, lines[1])
+    figure.lines(108, 430, "the server", "passes the tensors")
+    figure.lines(400, 430, "the code calls models,", "and may leave one out")
     return figure
 
 
@@ -544,8 +544,7 @@ def rollout():
     figure.box(112, 116, 210, 40, "answers", kind="work")
     figure.box(322, 116, 128, 40, "stays ready")
     figure.box(450, 116, 130, 40, "answers", kind="work")
-    figure.arrow((70, 178), (580, 178))
-    figure.text(20, 184, "<time")
+    figure.time(178)
     for number, (x, words) in enumerate(
         (
             (232, "one rename moves 2 in, a load request follows"),
@@ -582,8 +581,7 @@ def drain():
     figure.box(320, 164, 126, 40, "refused", kind="gone")
     figure.text(20, 238, "<at most")
     figure.box(236, 212, 304, 40, "#--exit-timeout-secs")
-    figure.arrow((70, 274), (580, 274))
-    figure.text(20, 280, "<time")
+    figure.time(274)
     return figure
 
 
@@ -616,8 +614,8 @@ def replicas():
     figure.badge(33, 372, "1", "gone")
     figure.text(56, 378, "<lost with its replica")
     figure.badge(33, 404, "2")
-    figure.text(56, 410, "<sent again to another replica:")
-    figure.text(56, 410 + LINE, "<over HTTP by HAProxy, over gRPC by the client")
+    again = "<sent again to another replica:"
+    figure.lines(56, 410, again, "<over HTTP by HAProxy, over gRPC by the client")
     return figure
 
 

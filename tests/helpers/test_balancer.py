@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 import embedded_triton
+from conftest import wait_for
 from helpers import balancer, paths
 from helpers.balancer import BalancerError
 
@@ -134,10 +135,7 @@ def test_ends_with_its_owner(server, tmp_path):
     assert haproxies() != before
     owner.send_signal(signal.SIGKILL)
     owner.wait()
-    deadline = time.monotonic() + 10
-    while haproxies() != before and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert haproxies() == before
+    wait_for(lambda: haproxies() == before, seconds=10)
 
 
 @pytest.fixture

@@ -1,12 +1,11 @@
 """perf_analyzer measures what it says, and says what went wrong."""
 
-import time
-
 import numpy as np
 import psutil
 import pytest
 
 import embedded_triton
+from conftest import wait_for
 from helpers import perf_analyzer
 from helpers.load_client import LoadError
 
@@ -228,10 +227,7 @@ def test_an_interrupted_measurement_ends_perf_analyzer(no_perf_analyzer, monkeyp
     monkeypatch.setattr(perf_analyzer, "tqdm", Interrupted)
     with pytest.raises(KeyboardInterrupt):
         perf_analyzer.measure(NOBODY, "m")
-    deadline = time.monotonic() + 20
-    while not is_gone(file):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(lambda: is_gone(file), seconds=20)
 
 
 def is_gone(file):

@@ -28,8 +28,7 @@ from new_project import __main__ as new_project
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
-LESSON = paths.NOTEBOOKS / "08_serve_your_own_network.ipynb"
-CELLS = nbformat.read(LESSON, as_version=4).cells
+CELLS = nbformat.read(new_project.LESSON, as_version=4).cells
 TEXT = "\n".join(cell.source for cell in CELLS if cell.cell_type == "markdown")
 # All that a reader runs but the failures, which are ours.
 PROGRAM = [
@@ -352,7 +351,7 @@ def test_the_project_passes_its_own_smoke_test(tmp_path):
 def test_a_project_is_written_whole_or_not_at_all(
     first, message, tmp_path, monkeypatch
 ):
-    notebook = nbformat.read(LESSON, as_version=4)
+    notebook = nbformat.read(new_project.LESSON, as_version=4)
     cell = next(x for x in notebook.cells if x.cell_type == "code")
     cell.source = f"{first}\n{cell.source}"
     changed = tmp_path / "changed.ipynb"

@@ -1,6 +1,5 @@
 """Many clients at once, some of them wrong: everyone gets their own answer."""
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -8,6 +7,7 @@ import psutil
 import tritonclient.grpc as grpcclient
 from tritonclient.utils import InferenceServerException
 
+from conftest import wait_for
 from helpers.metrics import read_metrics
 
 REQUESTS, CLIENTS = 500, 8
@@ -74,8 +74,8 @@ def test_every_one_of_500_requests_gets_its_own_answer(server, artifacts):
     for client in clients:
         client.close()
     assert {x: answers.count(x) for x in answers} == {"right": 450, "refused": 50}
-    deadline = time.monotonic() + 20  # the metrics follow the answers
-    while read_metrics(server)["nv_inference_count"] - images != 450:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    # The metrics follow the answers.
+    wait_for(
+        lambda: read_metrics(server)["nv_inference_count"] - images == 450, seconds=20
+    )
     assert stubs(server) == stubs_before
