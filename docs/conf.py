@@ -59,6 +59,7 @@ notebooks/1[3-8]*
 
 docs/gpu_and_docker
 docs/several_servers
+docs/stand_in
 docs/check_a_repository
 docs/hostile_pictures
 docs/benchmark

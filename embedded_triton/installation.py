@@ -7,7 +7,7 @@ from pathlib import Path
 from embedded_triton import packages, paths, system
 from embedded_triton.errors import NoServerError, TritonServerError
 
-# What lies in the folder of each: its model.py, and what that imports.
+# Each, and what it imports beside the files of its own folder.
 BACKENDS_IN_PYTHON = {
     "onnxruntime": ("batching.py",),
     "tensorrt": ("batching.py", "engine.py"),
@@ -26,15 +26,18 @@ exec "$server/bin/tritonserver" --backend-directory="$home/backends" \\
 """
 
 
+def backend_files(name):
+    """The files of a stand-in, as the server has them in one folder."""
+    shared = map(paths.BACKENDS.joinpath, BACKENDS_IN_PYTHON[name])
+    return [*sorted((paths.BACKENDS / name).glob("*.py")), *shared]
+
+
 def refresh():
     """Bring the start script and the stand-ins up to date; Triton refuses links."""
     files = {paths.TRITONSERVER: START_SCRIPT}
-    for name, imports in BACKENDS_IN_PYTHON.items():
+    for name in BACKENDS_IN_PYTHON:
         folder = paths.ENVIRONMENT / "backends" / name
-        for source in (
-            paths.BACKENDS / name / "model.py",
-            *map(paths.BACKENDS.joinpath, imports),
-        ):
+        for source in backend_files(name):
             files[folder / source.name] = source.read_text()
     for file, text in files.items():
         if not file.exists() or file.read_text() != text:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
@@ -268,6 +269,10 @@ PB_UTILS = SimpleNamespace(
         error or {x.name(): x.values for x in tensors}
     ),
     triton_string_to_numpy=lambda x: triton_to_np_dtype(x.removeprefix("TYPE_")),
+    Logger=SimpleNamespace(log_warn=print),
+    TRITONSERVER_REQUEST_FLAG_SEQUENCE_START=1,
+    TRITONSERVER_REQUEST_FLAG_SEQUENCE_END=2,
+    TRITONSERVER_RESPONSE_COMPLETE_FINAL=1,
 )
 
 
@@ -279,11 +284,11 @@ def load_backend(monkeypatch, tmp_path):
     """
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", PB_UTILS)
-    imports = installation.BACKENDS_IN_PYTHON
+    copied = []
 
     def load(name):
-        for file in f"{name}/model.py", *imports[name]:
-            shutil.copy(embedded_triton.paths.BACKENDS / file, tmp_path)
+        for file in installation.backend_files(name):
+            copied.append(shutil.copy(file, tmp_path))
         file = tmp_path / "model.py"
         spec = importlib.util.spec_from_file_location("backend", file)
         backend = importlib.util.module_from_spec(spec)
@@ -291,8 +296,8 @@ def load_backend(monkeypatch, tmp_path):
         return backend
 
     yield load
-    for file in {x for files in imports.values() for x in files}:
-        sys.modules.pop(file.removesuffix(".py"), None)
+    for file in copied:
+        sys.modules.pop(Path(file).stem, None)
 
 
 def read_config(text):

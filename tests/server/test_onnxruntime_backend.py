@@ -22,6 +22,7 @@ pytestmark = pytest.mark.server
 X = 'input [ { name: "x" data_type: TYPE_FP32 dims: [ 4 ] } ]\n'
 Y = 'output [ { name: "y" data_type: TYPE_FP32 dims: [ 4 ] } ]\n'
 HEAD = 'backend: "onnxruntime"\nmax_batch_size: 8\n'
+PARAMETER = 'parameters { key: "%s" value { string_value: "%s" } }\n'
 
 REFUSALS = tomllib.loads((paths.ROOT / "tests/data/refusals.toml").read_text())
 
@@ -272,11 +273,9 @@ def test_passes_the_threads_on_and_lets_them_not_spin(
 ):
     backend = load_backend("onnxruntime")
     onnx.save(doubling_model, tmp_path / "model.onnx")
-    parameters = {
-        f"{x}_op_thread_count": {"string_value": n}
-        for x, n in (("intra", "2"), ("inter", "3"))
-    }
-    session = backend.open_session(tmp_path / "model.onnx", parameters)
+    config = HEAD + PARAMETER % ("intra_op_thread_count", "2")
+    config += PARAMETER % ("inter_op_thread_count", "3")
+    session = backend.open_session(tmp_path, read_config(config))
     options = session.get_session_options()
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (2, 3)
     assert options.get_session_config_entry("session.force_spinning_stop") == "1"
@@ -288,8 +287,8 @@ def test_names_each_type_as_triton_does(load_backend, tmp_path, number):
     node = helper.make_node("Identity", ["x"], ["y"])
     model = make_model([node], [("x", [1])], [("y", [1])], kind=number)
     onnx.save(model, tmp_path / "model.onnx")
-    (tensor,) = backend.open_session(tmp_path / "model.onnx", {}).get_inputs()
-    assert f"TYPE_{backend.triton_type(tensor)}" == FROM_ONNX[number]
+    (tensor,) = backend.open_session(tmp_path, read_config(HEAD)).get_inputs()
+    assert backend.triton_type(tensor) == FROM_ONNX[number]
 
 
 def test_refuses_an_optional_input_where_requests_are_batched(
@@ -300,7 +299,7 @@ def test_refuses_an_optional_input_where_requests_are_batched(
     two = helper.make_tensor_value_info("two", TensorProto.FLOAT, [])
     doubling_model.graph.input.append(two)
     onnx.save(doubling_model, tmp_path / "model.onnx")
-    session = backend.open_session(tmp_path / "model.onnx", {})
+    session = backend.open_session(tmp_path, read_config(HEAD))
     optional = X.replace('"x"', '"two"').replace(" } ]", " optional: true } ]")
     config = read_config(HEAD + X + optional + Y)
     with pytest.raises(FakeModelError, match="optional input 'two' is not supported"):
@@ -316,7 +315,7 @@ def test_a_request_may_give_what_the_file_has_a_value_for(load_backend, tmp_path
         [numpy_helper.from_array(np.float32([2]), "two")],
     )
     onnx.save(model, tmp_path / "model.onnx")
-    session = backend.open_session(tmp_path / "model.onnx", {})
+    session = backend.open_session(tmp_path, read_config(HEAD))
     inputs = X.replace("[ 4 ]", "[ -1, 4 ]")
     optional = inputs.replace('"x"', '"two"').replace("[ -1, 4 ] }", "[ 1 ] OPTIONAL }")
     head, output = 'backend: "onnxruntime"\n', Y.replace("[ 4 ]", "[ -1, 4 ]")
@@ -332,7 +331,7 @@ def test_a_reshape_is_what_the_file_is_compared_with(
 ):
     backend = load_backend("onnxruntime")
     onnx.save(doubling_model, tmp_path / "model.onnx")
-    session = backend.open_session(tmp_path / "model.onnx", {})
+    session = backend.open_session(tmp_path, read_config(HEAD))
     reshaped = "[ 2, 2 ] reshape { shape: [ SIZE ] }"
     for size in 4, 3:
         text = X.replace("[ 4 ]", reshaped.replace("SIZE", str(size)))
@@ -348,8 +347,10 @@ def test_a_config_may_leave_out_an_output(load_backend, tmp_path):
     backend = load_backend("onnxruntime")
     nodes = [helper.make_node("Add", ["x", "x"], [name]) for name in "yz"]
     outputs = [(name, ["batch", 4]) for name in "yz"]
-    onnx.save(make_model(nodes, [("x", ["batch", 4])], outputs), tmp_path / "m.onnx")
-    session = backend.open_session(tmp_path / "m.onnx", {})
+    onnx.save(
+        make_model(nodes, [("x", ["batch", 4])], outputs), tmp_path / "model.onnx"
+    )
+    session = backend.open_session(tmp_path, read_config(HEAD))
     backend.check(read_config(HEAD + X + Y), session)
 
 
@@ -357,8 +358,8 @@ def test_a_config_may_fix_a_free_size_of_an_input_alone(load_backend, tmp_path):
     backend = load_backend("onnxruntime")
     free = ["batch", "n"]
     node = helper.make_node("Neg", ["x"], ["y"])
-    onnx.save(make_model([node], [("x", free)], [("y", free)]), tmp_path / "m.onnx")
-    session = backend.open_session(tmp_path / "m.onnx", {})
+    onnx.save(make_model([node], [("x", free)], [("y", free)]), tmp_path / "model.onnx")
+    session = backend.open_session(tmp_path, read_config(HEAD))
     backend.check(read_config(HEAD + X + Y.replace("[ 4 ]", "[ -1 ]")), session)
     with pytest.raises(FakeModelError, match="tensor 'y'"):
         backend.check(read_config(HEAD + X + Y), session)
