@@ -106,7 +106,13 @@ _MEANINGS = (
     ),
     (
         r"No space left on device|[Uu]nable to (?:create|initialize) shared memory",
-        "/dev/shm is too small: start the container with --shm-size=1g",
+        "/dev/shm is full (df -h /dev/shm); a container gets more of it with "
+        "--shm-size=1g",
+    ),
+    (
+        r"process (\d+) of model (.+) has ended|Stub process '(\S+)' is not healthy",
+        "a Python process that served a model has ended: unload and load the model, or "
+        "start the server with repair=True; dmesg tells if memory ran out",
     ),
     (
         r"magicTag|header\.size|is not compatible|different version of TensorRT",

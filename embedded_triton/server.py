@@ -11,18 +11,21 @@ import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from embedded_triton import commands, installation, paths
+from embedded_triton import commands, installation, paths, supervisor
 from embedded_triton.errors import TritonServerError
 from embedded_triton.log_messages import explain, find_error_lines
 from embedded_triton.ports import check_free, free_ports
-from embedded_triton.supervisor import start_supervised
 
 # An idle HTTP connection of a client keeps Triton from ending for this long (30 s by
 # default); requests of this series take far less.
 EXIT_TIMEOUT = 3
 # Triton's thread for metrics sleeps this long, 2 s by default, and ends only then.
 METRICS_INTERVAL = 200
+LOAD_TIMEOUT = supervisor.LOAD_TIMEOUT  # seconds for a model that ``serve`` loads
 _serial = itertools.count()
+# What the supervisor writes into the log
+_ENDED = re.compile(r"error: supervisor: process (\d+) of model (.+) has ended")
+_REPLACED = re.compile(r"supervisor: process (\d+) of model .+ is replaced")
 
 
 @dataclass
@@ -44,10 +47,10 @@ class Server:
 
     @property
     def pid(self):
-        """Process id of ``tritonserver``; None where it was not started here."""
+        """Process id of ``tritonserver``; None where it ended, or runs elsewhere."""
         import psutil
 
-        if self._supervisor:
+        if self._supervisor and self._supervisor.poll() is None:
             for process in psutil.Process(self._supervisor.pid).children():
                 return process.pid
         return None
@@ -64,10 +67,39 @@ class Server:
             self._supervisor = None
 
     def is_alive(self):
-        """Whether the server still runs (for one that ran already: answers)."""
+        """Whether the server still runs, and all its models have their processes.
+
+        Of a server that ran already: whether it answers.
+        """
         if self._supervisor:
-            return self._supervisor.poll() is None
+            return self._supervisor.poll() is None and not self.dead_models
         return self.log is None and _is_ready(self.http)
+
+    @property
+    def dead_models(self):
+        """Names of the models that have lost a process, and were not loaded again.
+
+        Triton says that such a model is ready, and each request that comes to the lost
+        process fails. It takes a second until a process is found here. Empty for a
+        server that was not started here.
+        """
+        dead = {}
+        lines = self.log.read_text(errors="replace").splitlines() if self.log else ()
+        for line in lines:
+            if match := _ENDED.match(line):
+                dead[match[1]] = match[2]
+            elif match := _REPLACED.match(line):
+                dead.pop(match[1], None)
+        return sorted({*dead.values()})
+
+    def check_models(self):
+        """Raise TritonServerError where a model has lost a process."""
+        if dead := self.dead_models:
+            raise TritonServerError(
+                f"a process of {', '.join(dead)} has ended, and requests to it fail: "
+                "unload and load the model, or start the server with repair=True. "
+                f"The log is {os.path.relpath(self.log)}"
+            )
 
     def __enter__(self):
         return self
@@ -103,6 +135,7 @@ def start(
     timeout=60,
     docker=None,
     check=True,
+    repair=False,
 ):
     """Start a server and wait until it is ready.
 
@@ -120,6 +153,10 @@ def start(
             all GPUs where there are any. Its image has to be there: 9 GB are not
             fetched behind your back.
         check: look for what the server would refuse first, with ``repository_check``.
+        repair: what to do where a process of a model ends, which Triton does not
+            notice. True unloads and loads that model where ``models`` are named, and
+            ends the server where not, so that a load balancer takes it out. In either
+            case the log and ``Server.dead_models`` tell.
 
     Returns:
         A ``Server``. It ends with this process at the latest.
@@ -163,12 +200,15 @@ def start(
 
     paths.LOGS.mkdir(parents=True, exist_ok=True)
     log = paths.LOGS / f"triton-{http}.log"
-    supervisor = start_supervised(name, command, log)
+    action = supervisor.REPORT
+    if repair:
+        action = supervisor.END if models is None else f"127.0.0.1:{http}"
+    process = supervisor.start_supervised(name, command, log, repair=action)
     server = Server(
         *(f"127.0.0.1:{port}" for port in (http, grpc, metrics)),
         log=log,
         command=command,
-        _supervisor=supervisor,
+        _supervisor=process,
     )
     try:
         _wait_until_ready(server, timeout)
@@ -181,7 +221,7 @@ def start(
 def _wait_until_ready(server, timeout):
     deadline = time.monotonic() + timeout
     while not _is_ready(server.http):
-        if not server.is_alive():
+        if server._supervisor.poll() is not None:
             what = f"ended with status {server._supervisor.returncode}"
         elif time.monotonic() > deadline:
             what = f"was not ready after {timeout} s (timeout= waits longer)"
@@ -256,7 +296,13 @@ def serve(models):
         if not _answers(f"http://{server.http}/v2/models/{model}/ready"):
             url = f"http://{server.http}/v2/repository/models/{model}/load"
             try:
-                urllib.request.urlopen(url, data=b"{}", timeout=60).close()
+                urllib.request.urlopen(url, data=b"{}", timeout=LOAD_TIMEOUT).close()
+            except TimeoutError:
+                raise TritonServerError(
+                    f"the server at {server.http} did not load {model} in "
+                    f"{LOAD_TIMEOUT} s. Where a process of a model ends while it is "
+                    "loaded, Triton waits for it for minutes: start the server again"
+                ) from None
             except urllib.error.HTTPError as error:
                 raise TritonServerError(
                     f"the server at {server.http} cannot load {model}: "

@@ -446,7 +446,9 @@ def make_bad_models(pbtxt, plan):
             plan,
         ),
         "batch_in_dims": (
-            pbtxt.replace("dims: [ 3, 224, 224 ] } ]", "dims: [ 1, 3, 224, 224 ] } ]"),
+            pbtxt.replace(
+                "[ 3, 224, 224 ]\n    format: FORMAT_NCHW", "[ 1, 3, 224, 224 ]"
+            ),
             plan,
         ),
         "unknown_output": (pbtxt.replace('"logits"', '"probabilities"'), plan),

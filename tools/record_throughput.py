@@ -145,7 +145,7 @@ def make_config(plan):
     source = re.sub(r'\s*label_filename: "labels.txt"', "", source)
     if "pixels" in plan:
         source = source.replace("TYPE_FP32  dims: [ 3, 224, 224 ]", PIXELS)
-        source = source.replace('"input"', '"pixels"')
+        source = source.replace('"input"', '"pixels"').replace("NCHW", "NHWC")
     return source
 
 

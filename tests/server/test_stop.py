@@ -267,7 +267,7 @@ IMPATIENT = """
 import sys
 from embedded_triton import supervisor
 supervisor.GRACE = 0.2
-sys.exit(supervisor.main("triton-held-", "sh", "-c", sys.argv[1]))
+sys.exit(supervisor.main("triton-held-", supervisor.REPORT, "sh", "-c", sys.argv[1]))
 """
 
 
