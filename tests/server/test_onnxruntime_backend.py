@@ -1,5 +1,6 @@
 """The Python-based onnxruntime backend completes, refuses and batches like C++'s."""
 
+import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -363,3 +364,21 @@ def test_a_config_may_fix_a_free_size_of_an_input_alone(load_backend, tmp_path):
     backend.check(read_config(HEAD + X + Y.replace("[ 4 ]", "[ -1 ]")), session)
     with pytest.raises(FakeModelError, match="tensor 'y'"):
         backend.check(read_config(HEAD + X + Y), session)
+
+
+def test_says_that_a_gpu_is_not_used(load_backend, doubling_model, tmp_path, capsys):
+    backend = load_backend("onnxruntime")
+    (tmp_path / "1").mkdir()
+    onnx.save(doubling_model, tmp_path / "1" / "model.onnx")
+    arguments = {
+        "model_config": json.dumps(read_config(HEAD + X + Y)),
+        "model_repository": str(tmp_path),
+        "model_version": "1",
+        "model_instance_name": "double_0",
+    }
+    for kind, said in ("CPU", ""), ("GPU", "double_0 is of KIND_GPU"):
+        model = backend.TritonPythonModel()
+        model.initialize(arguments | {"model_instance_kind": kind})
+        assert capsys.readouterr().out.startswith(said)
+        (y,) = model.compute(["y"], {"x": np.ones((1, 4), np.float32)})
+        assert y.tolist() == [[2, 2, 2, 2]]

@@ -131,6 +131,31 @@ def test_controls(stand):
     assert stand.infer("controls", (42, False, True), x=column(10))["y"].item() == 10
 
 
+def test_text_as_control(stand):
+    """A sequence's id that is a text, as a control (`TYPE_STRING`)"""
+    stand.load(
+        "text_id",
+        "(int32[batch,1] x, string[batch,1] CORRID) => "
+        "(int32[batch,1] y, string[batch,1] id) "
+        "{ y = Neg(x)  id = Identity(CORRID) }",
+        BATCH
+        + "sequence_batching { control_input [ "
+        + CORRID.replace("UINT64", "STRING")
+        + " ] }\n"
+        'input [ { name: "x" data_type: TYPE_INT32 dims: [ 1 ] } ]\n'
+        'output [ { name: "y" data_type: TYPE_INT32 dims: [ 1 ] },'
+        ' { name: "id" data_type: TYPE_STRING dims: [ 1 ] } ]\n',
+    )
+    with pytest.raises(
+        InferenceServerException,
+        match="unexpected number of string elements 2 for inference input 'CORRID', "
+        "expecting 1",
+    ):
+        stand.infer("text_id", ("a" * 124, True, True), x=column(1))
+    answer = stand.infer("text_id", ("a" * 128, True, True), x=column(1))
+    assert answer["id"].item() == b"a" * 128
+
+
 def test_controls_refused(stand):
     """A control that the model lacks, or has in another type or shape"""
     io = (

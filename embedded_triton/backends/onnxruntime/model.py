@@ -89,6 +89,9 @@ class TritonPythonModel(BatchingModel):
         version = Path(args["model_repository"]) / args["model_version"]
         self.session = open_session(version, config)
         check(config, self.session)
+        if args["model_instance_kind"] == "GPU":
+            name = args["model_instance_name"]
+            pb_utils.Logger.log_warn(f"{name} is of KIND_GPU, and runs on the CPU here")
         self.run_options = make_run_options(config)
         self.batches = config["max_batch_size"] > 0
         self.decoupled = config.get("model_transaction_policy", {}).get("decoupled")
