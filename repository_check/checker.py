@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from . import layout, model_files, scheduling, tensors
+from . import layout, model_files, onnx_tensors, scheduling, tensors
 from .ensembles import check_circles, check_ensemble
 from .findings import ERROR, Finding, complete_link
 from .model_folder import ModelFolder
@@ -18,7 +18,7 @@ RULES = (
     layout.check_backend,
     model_files.check_files,
     tensors.check_tensors,
-    tensors.check_against_onnx,
+    onnx_tensors.check_against_onnx,
     scheduling.check_instances,
     scheduling.check_batcher,
     scheduling.check_warmup,

@@ -8,6 +8,7 @@ import test_config_text
 import test_ensembles
 import test_layout
 import test_model_files
+import test_onnx_tensors
 import test_scheduling
 import test_tensors
 import tritonclient.grpc as grpcclient
@@ -26,6 +27,7 @@ CASES = {
     **test_layout.CASES,
     **test_model_files.CASES,
     **test_tensors.CASES,
+    **test_onnx_tensors.CASES,
     **test_scheduling.CASES,
     **test_ensembles.CASES,
 }

@@ -196,15 +196,6 @@ def test_it_refuses_what_the_c_backend_refuses(tmp_path, name):
     assert ERROR in {x.severity for x in repository_check.check(tmp_path)}
 
 
-def test_inputs_that_the_server_makes_are_no_mistake(tmp_path):
-    control = (
-        'sequence_batching { control_input { name: "x2" '
-        "control { kind: CONTROL_SEQUENCE_START fp32_false_true: [ 0, 1 ] } } }\n"
-    )
-    write_models(tmp_path, {"m": model(NO_BATCH + control, {"1/model.onnx": SUM})})
-    assert not repository_check.check(tmp_path)
-
-
 def test_types_have_the_names_and_sizes_of_triton_and_numpy():
     for number, name in data_types.FROM_ONNX.items():
         dtype = helper.tensor_dtype_to_np_dtype(number)
