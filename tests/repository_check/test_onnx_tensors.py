@@ -52,8 +52,8 @@ CASES = {
     # controls and states are inputs too
     "control": (None, case(HEAD + X + Y + START % "", sequence())),
     "control_of_four": (
-        "error: 'START' as TYPE_FP32 of [-1, 4] in the ONNX file, expected TYPE_FP32 of "
-        "[-1, 1]",
+        "error: 'START' as TYPE_FP32 of [-1, 4] in the ONNX file, expected TYPE_FP32 "
+        "of [-1, 1]",
         case(HEAD + X + Y + START % "", sequence("float[batch,4] START")),
     ),
     "control_of_another_type": (
