@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from . import layout, model_files, onnx_tensors, scheduling, tensors
+from . import layout, model_files, onnx_tensors, scheduling, sequences, tensors
 from .ensembles import check_circles, check_ensemble
 from .findings import ERROR, Finding, complete_link
 from .model_folder import ModelFolder
@@ -18,6 +18,8 @@ RULES = (
     layout.check_backend,
     model_files.check_files,
     tensors.check_tensors,
+    tensors.check_batch_tensors,
+    sequences.check_sequences,
     onnx_tensors.check_against_onnx,
     scheduling.check_instances,
     scheduling.check_batcher,

@@ -16,9 +16,19 @@ def check_instances(model):
     gpus = model.server.gpus
     kinds = schema.ModelInstanceGroup
     for i, group in enumerate(model.config.instance_group):
+        if group.profile and model.backend != "tensorrt":
+            model.add_error(
+                "instance_group",
+                i,
+                "profile",
+                found=f"profile {join_items(group.profile)}",
+                expected="a model of the tensorrt backend, which alone has profiles",
+                fix="Remove profile",
+                link=INSTANCE_GROUPS,
+            )
         if group.kind not in kinds.Kind.values():
             continue
-        is_cpu = group.kind == kinds.KIND_CPU
+        is_cpu = group.kind in (kinds.KIND_CPU, kinds.KIND_MODEL)
         is_auto_on_cpu = group.kind == kinds.KIND_AUTO and gpus == 0
         absent = [x for x in group.gpus if gpus and x >= gpus]
         if group.gpus and (is_cpu or is_auto_on_cpu):
@@ -28,7 +38,7 @@ def check_instances(model):
                 "gpus",
                 found=f"GPUs {join_items(group.gpus)} for {kinds.Kind.Name(group.kind)}"
                 + ("" if is_cpu else " without a GPU"),
-                expected="no gpus on the CPU",
+                expected="no gpus for this kind",
                 fix="Remove gpus, or use KIND_GPU on a machine with a GPU",
                 link=INSTANCE_GROUPS,
             )
@@ -90,6 +100,40 @@ def check_batcher(model):
             expected=f"1 to priority_levels, which is {levels}",
             fix="Set default_priority_level",
             link="batcher.html#priority-levels",
+        )
+    _check_policies(model, batcher)
+
+
+def _check_policies(model, batcher):
+    """Queue policies: those of levels, and what preserve_ordering excludes."""
+    levels = batcher.priority_levels
+    unknown = [
+        x for x in batcher.priority_queue_policy if levels and not 1 <= x <= levels
+    ]
+    policies = [batcher.default_queue_policy, *batcher.priority_queue_policy.values()]
+    delays = any(
+        x.default_timeout_microseconds and x.timeout_action == x.DELAY for x in policies
+    )
+    found = None
+    if unknown:
+        found = f"a policy for level {join_items(unknown)}"
+        expected, fix = (
+            f"levels from 1 to {levels}",
+            "Remove it, or raise priority_levels",
+        )
+    elif batcher.preserve_ordering and levels > 1:
+        found = f"preserve_ordering with {levels} priority levels"
+        expected, fix = "one of the two", "Remove preserve_ordering or priority_levels"
+    elif batcher.preserve_ordering and delays:
+        found = "preserve_ordering with the timeout action DELAY"
+        expected, fix = "one of the two", "Write timeout_action: REJECT"
+    if found:
+        model.add_error(
+            "dynamic_batching",
+            found=found,
+            expected=expected,
+            fix=fix,
+            link="batcher.html#queue-policy",
         )
 
 
@@ -185,6 +229,20 @@ def _check_sample_value(model, name, value, tensor, add_error):
 
 
 def check_cache(model):
+    config = model.config
+    for kind, is_used in (
+        ("sequence batching", config.HasField("sequence_batching")),
+        ("decoupled answers", config.model_transaction_policy.decoupled),
+    ):
+        if config.response_cache.enable and is_used:
+            model.add_error(
+                "response_cache",
+                found=f"a response cache for a model with {kind}",
+                expected="one of the two",
+                fix="Remove response_cache",
+                link="response_cache.html",
+            )
+            return
     if model.config.response_cache.enable and model.server.cache is False:
         model.add_warning(
             "response_cache",

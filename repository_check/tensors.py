@@ -3,6 +3,9 @@
 from collections import Counter
 from math import prod
 
+from .data_types import name_data_type
+from .findings import join_items
+
 INPUTS_AND_OUTPUTS = "model_configuration.html#inputs-and-outputs"
 MAX_BATCH_SIZE = "model_configuration.html#maximum-batch-size"
 
@@ -58,16 +61,104 @@ def _check_entry(model, path, entry):
             fix="Write -1 where a size is not fixed",
             link=INPUTS_AND_OUTPUTS,
         )
-    shape = entry.reshape.shape
-    if entry.HasField("reshape") and prod(entry.dims) != prod(shape):
+    if entry.HasField("reshape"):
+        _check_reshape(model, path, entry)
+    is_on_tensorrt = model.backend == "tensorrt"
+    if entry.is_shape_tensor and not is_on_tensorrt:
         model.add_error(
             *path,
-            "reshape",
-            found=f"{list(shape)} for dims {list(entry.dims)}",
-            expected="as many elements in both",
-            fix="Correct one of the two",
-            link="model_configuration.html#reshape",
+            "is_shape_tensor",
+            found="true",
+            expected="a model of the tensorrt backend, which alone has such tensors",
+            fix="Remove the line",
+            link=INPUTS_AND_OUTPUTS,
         )
+    if entry.is_non_linear_format_io and not (is_on_tensorrt and len(entry.dims) == 3):
+        model.add_error(
+            *path,
+            "is_non_linear_format_io",
+            found="true",
+            expected="a tensor of three dims, of the tensorrt backend",
+            fix="Remove the line",
+            link=INPUTS_AND_OUTPUTS,
+        )
+    is_image = path[0] == "input" and entry.format != entry.FORMAT_NONE
+    if is_image and len(entry.dims) != 3:
+        model.add_error(
+            *path,
+            "format",
+            found=f"{entry.Format.Name(entry.format)} for dims {list(entry.dims)}",
+            expected="three dims, those of one image without the batch",
+            fix="Remove format: the server does nothing with it",
+            link=INPUTS_AND_OUTPUTS,
+        )
+
+
+def _check_reshape(model, path, entry):
+    """``ValidateIOShape`` in Triton's core: each part between two -1 keeps its size."""
+    dims, shape = list(entry.dims), list(entry.reshape.shape)
+    found, expected = f"{shape} for dims {dims}", "as many elements in both"
+    fix = "Correct one of the two"
+    if not shape and model.config.max_batch_size == 0:
+        found, expected = "no shape", "a shape, where the model has no batch"
+        fix = "Remove reshape"
+    elif any(size == 0 or size < -1 for size in shape):
+        expected = "sizes from 1 on, or -1 for one that varies"
+    elif _measure_parts(dims) == _measure_parts(shape):
+        return
+    model.add_error(
+        *path,
+        "reshape",
+        found=found,
+        expected=expected,
+        fix=fix,
+        link="model_configuration.html#reshape",
+    )
+
+
+def _measure_parts(shape):
+    """Numbers of elements before, between and behind the sizes that vary."""
+    sizes = [1]
+    for size in shape:
+        if size == -1:
+            sizes.append(1)
+        else:
+            sizes[-1] *= size
+    return sizes
+
+
+def check_batch_tensors(model):
+    """``ValidateBatchIO`` in Triton's core."""
+    config = model.config
+    inputs, outputs = ({x.name for x in y} for y in (config.input, config.output))
+    for kind in "batch_input", "batch_output":
+        for i, entry in enumerate(getattr(config, kind)):
+            targets = list(entry.target_name)
+            unknown = [x for x in entry.source_input if x not in inputs]
+            found = None
+            if len(entry.source_input) != 1:
+                found, expected = f"{len(entry.source_input)} source inputs", "one"
+            elif unknown:
+                found = f'the source input "{unknown[0]}"'
+                expected = f"one of the inputs: {join_items(inputs)}"
+            elif kind == "batch_input":
+                data_type = name_data_type(entry.data_type)
+                if data_type not in ("TYPE_INT32", "TYPE_FP32"):
+                    found, expected = data_type, "TYPE_INT32 or TYPE_FP32"
+            elif not outputs.issuperset(targets):
+                found = f"the targets {join_items(targets)}"
+                expected = f"some of the outputs: {join_items(outputs)}"
+            elif len(targets) != len({*targets}):
+                found, expected = f"the targets {join_items(targets)}", "each once"
+            if found:
+                model.add_error(
+                    kind,
+                    i,
+                    found=found,
+                    expected=expected,
+                    fix="Correct the entry",
+                    link="ragged_batching.html",
+                )
 
 
 def _check_labels(model, path, entry):

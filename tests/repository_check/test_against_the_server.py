@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import test_config_text
+import test_core_rules
 import test_ensembles
 import test_layout
 import test_model_files
@@ -28,6 +29,7 @@ CASES = {
     **test_model_files.CASES,
     **test_tensors.CASES,
     **test_onnx_tensors.CASES,
+    **test_core_rules.CASES,
     **test_scheduling.CASES,
     **test_ensembles.CASES,
 }

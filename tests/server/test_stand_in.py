@@ -373,12 +373,13 @@ def test_openvino(stand):
     assert "openvino runs without openvino here" in stand.server.log.read_text()
 
 
-def threads(model):
+def threads(stand, model):
     """How many threads the process of a model has."""
+    file = str(stand.repository / model / "1" / "model.onnx")
     (process,) = [
         process
         for process in psutil.process_iter(["cmdline"])
-        if f"/{model}/1/model.onnx" in " ".join(process.info["cmdline"] or ())
+        if file in (process.info["cmdline"] or ())
     ]
     return process.num_threads()
 
@@ -398,7 +399,7 @@ def test_options(stand):
     }
     for name, text in lines.items():
         stand.load(name, DOUBLE, BATCH + DOUBLE_IO + text)
-    assert threads("four") - threads("one") == 3
+    assert threads(stand, "four") - threads(stand, "one") == 3
     # What the parameters do to onnxruntime's own options: test_onnxruntime_backend.py.
 
 
