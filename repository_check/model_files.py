@@ -6,6 +6,7 @@ What its tensors are is in tensors.py.
 import ast
 import re
 from functools import partial
+from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -205,3 +206,38 @@ FILE_CHECKS = {
     "tensorrt": check_plan_file,
     "python": check_python_file,
 }
+
+
+def check_fields(model):
+    """Fields that are newer than the server, which reads no config that has them."""
+    for *path, name in model.server.lacks:
+        message = model.config
+        for part in path:
+            message = getattr(message, part)
+        if any(field.name == name for field, _ in message.ListFields()):
+            model.add_error(
+                *path,
+                name,
+                found=f"the field {name}",
+                expected="a field that this server's release knows",
+                fix="Remove it, or serve the model with a newer release",
+                link="model_configuration.html",
+            )
+
+
+def check_environment(model):
+    """The Python environment that a Python model brings along."""
+    parameters = model.config.parameters
+    if model.backend != "python" or "EXECUTION_ENV_PATH" not in parameters:
+        return
+    value = parameters["EXECUTION_ENV_PATH"].string_value
+    path = Path(value.replace("$$TRITON_MODEL_DIRECTORY", str(model.folder)))
+    is_elsewhere = model.server.backends is None and "$$" not in value
+    if not (is_elsewhere or path.exists()):
+        model.add_error(
+            "parameters",
+            found=f'EXECUTION_ENV_PATH "{value}", which is not there',
+            expected="a path; $$TRITON_MODEL_DIRECTORY is the folder of the model",
+            fix="Correct the path, or put the environment there",
+            link="https://github.com/triton-inference-server/python_backend",
+        )

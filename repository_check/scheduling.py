@@ -220,12 +220,28 @@ def _check_sample_value(model, name, value, tensor, add_error):
                 expected=f"{model.name}/warmup/{value.input_data_file}",
                 fix="Put the file there",
             )
+        elif given_type == "TYPE_STRING":
+            _check_texts(path, prod(dims), add_error)
         elif path.stat().st_size < size:
             add_error(
                 found=f"{path.stat().st_size} bytes in {path.name}",
                 expected=f"{size} for {given_type} of {dims}",
                 fix="Write the whole tensor, in row-major order",
             )
+
+
+def _check_texts(path, expected, add_error):
+    """A file of texts: before each, 4 bytes with its length in bytes."""
+    data, count, begin = path.read_bytes(), 0, 0
+    while begin + 4 <= len(data):
+        begin += 4 + int.from_bytes(data[begin : begin + 4], "little")
+        count += 1
+    if begin != len(data) or count != expected:
+        add_error(
+            found=f"{path.name}, which does not hold {expected} texts",
+            expected="before each text its length in bytes, as 4 bytes, little-endian",
+            fix="Write struct.pack('<I', len(text)) + text, the text encoded before",
+        )
 
 
 def check_cache(model):

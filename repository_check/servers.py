@@ -15,6 +15,7 @@ class ServerFeatures:
         onnxruntime: version of its ONNX Runtime.
         ir_version: the highest version of ONNX's file format that it reads.
         opset: the highest version of the operator set ``ai.onnx`` that it reads.
+        lacks: fields of a config, as paths, that newer releases have and it has not.
     """
 
     backends: frozenset | None = None
@@ -23,6 +24,7 @@ class ServerFeatures:
     onnxruntime: str | None = None
     ir_version: int | None = None
     opset: int | None = None
+    lacks: tuple = ()
 
 
 # ONNX Runtime: requirements-server.txt, and for the container of release 26.09
@@ -34,6 +36,7 @@ EMBEDDED = ServerFeatures(
     onnxruntime="1.31.1",
     ir_version=13,
     opset=26,
+    lacks=(("model_metrics",), ("ensemble_scheduling", "max_inflight_requests")),
 )
 CONTAINER = ServerFeatures(onnxruntime="1.30.0", ir_version=13, opset=26)
 

@@ -36,6 +36,18 @@ def batcher(text):
     return model(GOOD + f"dynamic_batching {{ {text} }}\n")
 
 
+def warm_text(text, length=None):
+    """A Python model with a warm-up whose text has its length in front."""
+    length = len(text) if length is None else length
+    sample = (
+        'model_warmup [ { name: "w" batch_size: 1 inputs { key: "x" value { data_type: '
+        'TYPE_STRING dims: [ 1 ] input_data_file: "text" } } } ]\n'
+    )
+    config = PYTHON.replace("TYPE_FP32 dims: [ 4 ]", "TYPE_STRING dims: [ 1 ]", 1)
+    files = {"1/model.py": MODEL_PY, "warmup/text": length.to_bytes(4, "little") + text}
+    return config + sample, files
+
+
 START, END = ("START", kind("START")), ("END", kind("END"))
 CORRID = ("ID", kind("CORRID", "data_type: TYPE_UINT64"))
 DELAY = "default_timeout_microseconds: 1000 timeout_action: DELAY"
@@ -177,6 +189,27 @@ CASES = {
     "cache_and_sequences": (
         "error: a response cache for a model with sequence batching",
         python(PYTHON + "response_cache { enable: true }\nsequence_batching { }\n"),
+    ),
+    # fields that 24.10 does not know, files that a config names
+    "metrics_of_a_newer_release": (
+        "error: the field model_metrics",
+        python(
+            PYTHON + "model_metrics { metric_control [ { metric_identifier { family: "
+            '"nv_inference_first_response_histogram_ms" } histogram_options { buckets: '
+            "[ 1, 10 ] } } ] }\n"
+        ),
+    ),
+    "environment_that_is_not_there": (
+        'error: EXECUTION_ENV_PATH "$$TRITON_MODEL_DIRECTORY/env.tar.gz"',
+        python(
+            PYTHON + 'parameters { key: "EXECUTION_ENV_PATH" value { string_value: '
+            '"$$TRITON_MODEL_DIRECTORY/env.tar.gz" } }\n'
+        ),
+    ),
+    "warm_text": (None, warm_text("é".encode())),
+    "warm_text_counted_in_characters": (
+        "error: text, which does not hold 1 texts",
+        warm_text("é".encode(), length=1),
     ),
     # ValidateBatchIO
     "batch_input": (None, python(RAGGED + BATCH_INPUT.format("TYPE_INT32", '"x"'))),
