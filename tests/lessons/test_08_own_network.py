@@ -239,7 +239,9 @@ def test_the_row_of_texts(rows, tmp_path):
 def test_the_row_of_bf16(rows, tmp_path):
     kind = one_identity(tmp_path, TensorProto.BFLOAT16, "TYPE_BF16")
     assert rows["none"] == ["torch.bfloat16", "none", kind, "TYPE_BF16", "BF16"]
-    with pytest.raises(embedded_triton.TritonServerError, match="unsupported datatype TYPE_BF16"):
+    with pytest.raises(
+        embedded_triton.TritonServerError, match="unsupported datatype TYPE_BF16"
+    ):
         embedded_triton.start(tmp_path, models=["m"], check=False)
 
 
