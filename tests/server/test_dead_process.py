@@ -24,7 +24,11 @@ X = np.ones((1, 4), np.float32)
 
 
 def kill_process(server):
-    """SIGKILL to one process of the server's models."""
+    """SIGKILL to one process of the server's models.
+
+    The supervisor has to have seen it alive: a zombie no longer tells its model.
+    """
+    time.sleep(2 * supervisor.INTERVAL)
     (process, *_) = [
         child
         for child in psutil.Process(server.pid).children()
