@@ -129,6 +129,20 @@ def end(server):
         server.kill()
 
 
+def repair_or_end(server, repair, models):
+    """Load models again; where that cannot be, end the server."""
+    reason = "it loads its models at the start alone"
+    if repair != END:
+        try:
+            for model in models:
+                reload(repair, model)
+            return
+        except OSError as error:
+            reason = error
+    print(f"error: supervisor: the server is ended: {reason}", flush=True)
+    end(server)
+
+
 def watch(server, repair):
     """Report the server's dead processes, and act on them, until it ends."""
     processes, reported = ProcessWatch(server.pid), {}
@@ -144,25 +158,17 @@ def watch(server, repair):
                 f"error: supervisor: process {pid} of model {model} has ended. {ADVICE}"
             )
         if new and repair != REPORT:
-            try:
-                if repair == END:
-                    raise OSError("it loads its models at the start alone")
-                for model in sorted({*new.values()}):
-                    reload(repair, model)
-            except OSError as error:
-                print(f"error: supervisor: the server is ended: {error}", flush=True)
-                end(server)
+            repair_or_end(server, repair, sorted({*new.values()}))
         sys.stdout.flush()
 
 
-def find_servers():
-    """Process ids of all that is called tritonserver on this machine."""
-    found = []
+def server_runs():
+    """Whether a tritonserver runs on this machine."""
     for file in Path("/proc").glob("[0-9]*/comm"):
         with contextlib.suppress(OSError):
             if file.read_text().strip() == "tritonserver":
-                found.append(int(file.parent.name))
-    return found
+                return True
+    return False
 
 
 def remove_environments(folder="/tmp"):
@@ -196,7 +202,7 @@ def main(shm_prefix, repair, *command):
         pass  # nobody is left
     for region in Path("/dev/shm").glob(f"{shm_prefix}*"):
         region.unlink(missing_ok=True)
-    if not find_servers():
+    if not server_runs():
         remove_environments()
     return status if status >= 0 else 128 - status
 

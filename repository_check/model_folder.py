@@ -209,6 +209,12 @@ class ModelFolder:
         return model if model.graph.node else None
 
     @cached_property
+    def inferred_outputs(self):
+        """Outputs of the ONNX file, with the sizes that follow from its nodes."""
+        inferred = onnx.shape_inference.infer_shapes(self.onnx_model)
+        return read_onnx_tensors(inferred, "output")
+
+    @cached_property
     def max_batch_size(self):
         """That of the config, or what auto-complete makes of it: 4 by default."""
         config = self.config

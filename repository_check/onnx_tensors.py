@@ -6,20 +6,10 @@ Triton's onnxruntime backend compares them when it loads a model: release 24.10,
 https://github.com/triton-inference-server/onnxruntime_backend
 """
 
-import onnx
-from tritonclient.grpc import model_config_pb2 as schema
-
 from .data_types import name_data_type, read_onnx_tensors
 from .findings import join_items
+from .sequences import SEQUENCE_BATCHER, VALUES
 from .tensors import INPUTS_AND_OUTPUTS, MAX_BATCH_SIZE
-
-Control = schema.ModelSequenceBatching.Control
-CONTROLS = [f"CONTROL_SEQUENCE_{x}" for x in ("START", "END", "READY", "CORRID")]
-CONTROL_VALUES = {
-    "int32_false_true": "TYPE_INT32",
-    "fp32_false_true": "TYPE_FP32",
-    "bool_false_true": "TYPE_BOOL",
-}
 
 
 def check_against_onnx(model):
@@ -90,7 +80,6 @@ def _find_controls(config):
         (("sequence_batching", "control_input", i), entry.name, control)
         for i, entry in enumerate(config.sequence_batching.control_input)
         for control in entry.control
-        if Control.Kind.Name(control.kind) in CONTROLS
     ]
 
 
@@ -113,10 +102,10 @@ def _check_count(model, inputs):
 
 
 def _check_control(model, path, name, control, inputs):
-    values = [x for x in CONTROL_VALUES if len(getattr(control, x)) == 2]
+    values = [x for x in VALUES if len(getattr(control, x)) == 2]
     expected = name_data_type(control.data_type)  # of the sequence's id
     if values:
-        expected = CONTROL_VALUES[values[0]]
+        expected = VALUES[values[0]]
     batch = [-1] * model.has_batch_axis
     data_type, shape = inputs.get(name, (None, None))
     if (data_type, shape) != (expected, [*batch, 1]):
@@ -126,7 +115,7 @@ def _check_control(model, path, name, control, inputs):
             found=f"{found} in the ONNX file",
             expected=f"{expected} of {[*batch, 1]}",
             fix="Give the control the type and name that the file has; its shape is 1",
-            link="model_configuration.html#sequence-batcher",
+            link=SEQUENCE_BATCHER,
         )
 
 
@@ -212,5 +201,4 @@ def _infer_shape(model, name, shape):
     """The shape of an output as ONNX Runtime sees it, which infers what it can."""
     if -1 not in shape[model.has_batch_axis :]:
         return shape
-    inferred = onnx.shape_inference.infer_shapes(model.onnx_model)
-    return read_onnx_tensors(inferred, "output")[name][1]
+    return model.inferred_outputs[name][1]

@@ -15,7 +15,11 @@ from .findings import join_items
 
 SEQUENCE_BATCHER = "model_configuration.html#sequence-batcher"
 KIND = schema.ModelSequenceBatching.Control.Kind
-VALUES = "int32_false_true", "fp32_false_true", "bool_false_true"
+VALUES = {  # of a control, with the type of its tensor
+    "int32_false_true": "TYPE_INT32",
+    "fp32_false_true": "TYPE_FP32",
+    "bool_false_true": "TYPE_BOOL",
+}
 TYPES_OF_AN_ID = "UINT64", "INT64", "UINT32", "INT32", "STRING"
 
 

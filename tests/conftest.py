@@ -190,6 +190,12 @@ def make_model(
     return helper.make_model(graph, opset_imports=opsets, ir_version=ir_version)
 
 
+def parse_graph(graph):
+    """An ONNX model of a graph in the text form of ``onnx.parser``."""
+    head = '<ir_version: 8, opset_import: ["" : 17, "ai.onnx.ml" : 3]>'
+    return onnx.parser.parse_model(f"{head} g {graph}")
+
+
 def save_model(repository, name, config, model):
     """Put a model and its config into a repository."""
     (repository / name / "1").mkdir(parents=True)

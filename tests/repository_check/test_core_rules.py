@@ -1,7 +1,7 @@
 """Rules of Triton's core that need the config alone, release 24.10.
 
 The name of a case is that of a model. ``test_against_the_server`` asks the embedded
-server about each; what only a server with the C++ backends can say is marked there.
+server about each.
 """
 
 import pytest
@@ -19,12 +19,11 @@ def with_dims(dims, reshape=None, batch=8):
     return python(config.replace("max_batch_size: 8", f"max_batch_size: {batch}"))
 
 
-def control(*controls, batch=8, more=""):
+def control(*controls, more=""):
     """A Python model with sequence batching; a control is a name and its text."""
     entries = ", ".join(f'{{ name: "{name}" control [ {x} ] }}' for name, x in controls)
     return python(
-        PYTHON.replace("max_batch_size: 8", f"max_batch_size: {batch}")
-        + f"sequence_batching {{ control_input [ {entries} ] {more} }}\n"
+        PYTHON + f"sequence_batching {{ control_input [ {entries} ] {more} }}\n"
     )
 
 

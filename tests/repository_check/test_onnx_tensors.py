@@ -3,9 +3,10 @@
 ``test_against_the_server`` asks the embedded server about each case.
 """
 
-import onnx
 import pytest
 from case_models import AUTO, HEAD, HEAD_WITHOUT_BATCH, X, Y, assert_case
+
+from conftest import parse_graph
 
 START = (
     'sequence_batching { control_input [ { name: "START" control [ '
@@ -30,9 +31,7 @@ SCATTER = (
 
 def case(config, graph):
     """A model: its graph as ``onnx.parser`` reads it."""
-    text = f'<ir_version: 8, opset_import: ["" : 17]> g {graph}'
-    file = onnx.parser.parse_model(text).SerializeToString()
-    return config, {"1/model.onnx": file}
+    return config, {"1/model.onnx": parse_graph(graph).SerializeToString()}
 
 
 def sequence(start="float[batch,1] START"):

@@ -8,18 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import Queue
 
 import numpy as np
-import onnx
 import psutil
 import pytest
 import tritonclient.grpc as grpcclient
 from tritonclient.utils import InferenceServerException
 
-from conftest import save_model, started
+from conftest import parse_graph, save_model, started
 from helpers import paths
 
 pytestmark = pytest.mark.server
 
-IR_VERSION, OPSET = 8, 17
 BACKEND = 'backend: "onnxruntime"\n'
 ONE_INSTANCE = "instance_group [ { count: 1 kind: KIND_CPU } ]\n"
 BATCH = BACKEND + "max_batch_size: 8\n" + ONE_INSTANCE
@@ -52,11 +50,7 @@ class Stand:
 
     def save(self, name, graph, config=BACKEND):
         """Write a model: its graph as ``onnx.parser`` reads it."""
-        model = onnx.parser.parse_model(
-            f'<ir_version: {IR_VERSION}, opset_import: ["" : {OPSET}, '
-            f'"ai.onnx.ml" : 3]> g {graph}'
-        )
-        save_model(self.repository, name, config, model)
+        save_model(self.repository, name, config, parse_graph(graph))
 
     def load(self, name, graph, config=BACKEND):
         """Serve a model and return its config."""

@@ -131,7 +131,7 @@ class TritonPythonModel(BatchingModel):
     def feed(self, request):
         """The inputs of a request by name; text as ONNX Runtime wants it."""
         feed = super().feed(request)
-        if not request.flags() & IS_SEQUENCE_START:
+        if self.states and not request.flags() & IS_SEQUENCE_START:
             feed |= self.sequences.get(request.correlation_id(), {})
         for name, value in feed.items():
             if value.dtype == object:
@@ -167,10 +167,12 @@ class TritonPythonModel(BatchingModel):
     def remember(self, requests, parts):
         """Keep implicit state. Triton feeds the initial one, and can take none back
         from a Python model."""
+        if not self.states:
+            return
         for request, part in zip(requests, parts):
             sequence = request.correlation_id()
             self.sequences.pop(sequence, None)
-            if sequence and self.states and not request.flags() & IS_SEQUENCE_END:
+            if sequence and not request.flags() & IS_SEQUENCE_END:
                 states = {self.states[name]: part[name] for name in self.states}
                 self.sequences[sequence] = states
             if len(self.sequences) > self.slots:  # one was never ended by its client

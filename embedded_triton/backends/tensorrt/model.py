@@ -127,7 +127,6 @@ class TritonPythonModel(BatchingModel):
         path = version / (config["default_model_filename"] or "model.plan")
         self.engine = open_engine(path, int(args["model_instance_device_id"]))
         check(config, self.engine)
-        self.input_names = [entry["name"] for entry in config["input"]]
         self.batches = config["max_batch_size"] > 0
 
     def compute(self, names, feed):
